@@ -1,0 +1,1 @@
+"""Generated protobuf messages; `proto/` holds the sources and `make proto` regenerates them."""

@@ -1,0 +1,62 @@
+"""Every bound, with its unit and where the number comes from."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# -- handshake ---------------------------------------------------------------------------------------------------------
+
+#: Seconds to wait for a connection to be accepted. Our decision; docker's CLI waits 30 s for ssh, the system default else.
+CONNECT_TIMEOUT: Final = 30.0
+#: Seconds to wait for the head of an HTTP/1.1 answer. Ours: a daemon answers the upgrade before it does anything else.
+HANDSHAKE_TIMEOUT: Final = 20.0
+#: Seconds to wait, after the 101, for the daemon's HTTP/2 SETTINGS. grpc-go gives up on our SETTINGS after 20 s.
+READY_TIMEOUT: Final = 20.0
+#: Bytes of an HTTP/1.1 head that we read before giving up; h11 and most servers use 16 KiB to 64 KiB.
+MAX_HEAD: Final = 64 * KIB
+#: Bytes of a refusal's body that we read: the daemon's explanations are one line of JSON.
+MAX_REFUSAL_BODY: Final = 64 * KIB
+
+# -- gRPC over HTTP/2 --------------------------------------------------------------------------------------------------
+
+#: Bytes of one gRPC message that we accept: what BuildKit accepts itself since 0.13.0 (16 MiB), plus its envelope.
+MAX_MESSAGE: Final = 16 * MIB
+#: Bytes of one header list that we accept: what Go's x/net/http2 server announces; `.dockerignore` arrives in headers.
+MAX_HEADER_LIST: Final = 1_048_896
+#: Bytes of a response's header list that we accept as a client: grpc-go's default, for error trailers with stack traces.
+MAX_RESPONSE_HEADER_LIST: Final = 16 * MIB
+#: Streams that a peer may have open at once: what Go's x/net/http2 server announces.
+MAX_CONCURRENT_STREAMS: Final = 250
+#: Largest frame we accept: what Go's x/net/http2 server announces.
+MAX_FRAME: Final = 1 * MIB
+#: Bytes per stream that a peer may send before the handler has taken any: 4 x 1 MiB, so that 100 ms of round trip still
+#: allow 40 MB/s on one stream.
+STREAM_WINDOW: Final = 4 * MIB
+#: The same for a whole connection.
+CONNECTION_WINDOW: Final = 16 * MIB
+#: Bytes that a bulk stream may hand to the socket before other streams get their turn.
+SLICE: Final = 64 * KIB
+#: Bytes of the connection's send window that bulk streams leave to small answers.
+WINDOW_RESERVE: Final = 16 * KIB
+#: Answers up to this many bytes are small and overtake bulk data.
+SMALL_ANSWER: Final = 4 * KIB
+#: Bytes that one call may have queued for sending before its handler has to wait.
+SEND_QUEUE: Final = 2 * MIB
+#: Bytes that the reader takes from the socket at once.
+READ_SIZE: Final = 256 * KIB
+
+# -- services ----------------------------------------------------------------------------------------------------------
+
+#: Bytes of one secret (moby/buildkit session/secrets/secretsprovider: 500 KB = 500 x 1024).
+MAX_SECRET: Final = 500 * KIB
+#: Bytes of file content in one DiffCopy DATA packet. Go sends 32 KiB; engines of all generations accept 1 MiB.
+DATA_CHUNK: Final = 1 * MIB
+#: Seconds that a credential helper may take; the engine itself gives up after 60 s.
+CREDENTIAL_HELPER_TIMEOUT: Final = 30.0
+#: Seconds that a remote command (ssh) gets to end after its stream was closed, before it is killed.
+COMMAND_EXIT_TIMEOUT: Final = 3.0
+#: Bytes of a remote command's stderr that are kept for the error message.
+COMMAND_STDERR: Final = 4 * KIB
