@@ -19,6 +19,11 @@ READY_TIMEOUT: Final = 20.0
 MAX_HEAD: Final = 64 * KIB
 #: Bytes of a refusal's body that we read: the daemon's explanations are one line of JSON.
 MAX_REFUSAL_BODY: Final = 64 * KIB
+#: Bytes of one line of a streamed answer: BuildKit's status messages (up to 16 MiB) come as base64 in one line of JSON.
+MAX_LINE: Final = 64 * MIB
+
+#: Seconds that the last words (a GOAWAY, queued answers) may take on a connection that is being closed.
+GOODBYE_TIMEOUT: Final = 1.0
 
 # -- gRPC over HTTP/2 --------------------------------------------------------------------------------------------------
 
@@ -39,6 +44,8 @@ STREAM_WINDOW: Final = 4 * MIB
 CONNECTION_WINDOW: Final = 16 * MIB
 #: Bytes that a bulk stream may hand to the socket before other streams get their turn.
 SLICE: Final = 64 * KIB
+#: Bytes handed to the socket in one go: what a small answer may have to wait for, besides the socket's own buffer.
+WRITE_SIZE: Final = 128 * KIB
 #: Bytes of the connection's send window that bulk streams leave to small answers.
 WINDOW_RESERVE: Final = 16 * KIB
 #: Answers up to this many bytes are small and overtake bulk data.
@@ -56,7 +63,37 @@ MAX_SECRET: Final = 500 * KIB
 DATA_CHUNK: Final = 1 * MIB
 #: Seconds that a credential helper may take; the engine itself gives up after 60 s.
 CREDENTIAL_HELPER_TIMEOUT: Final = 30.0
+#: Bytes of a credential helper's answer that are read. Ours: the longest cloud tokens have about 4 KiB.
+CREDENTIAL_HELPER_OUTPUT: Final = 64 * KIB
+#: Characters of a failed helper's own words that an error message repeats. Ours: two or three lines of a terminal.
+CREDENTIAL_HELPER_WORDS: Final = 300
+#: Seconds for which credentials that were looked up are used again: 4 min 50 s (docker/buildx, configprovider.go), just
+#: below the 5 minutes that the shortest-lived registry tokens last.
+CREDENTIAL_CACHE: Final = 290.0
+#: Hosts whose credentials are remembered at once. Ours: far more than a build asks for, and a bound on what a peer names.
+CREDENTIAL_CACHE_HOSTS: Final = 256
+#: Secret values that are hidden at once. Ours: far more than a build has, and a bound on sessions that rotate tokens.
+REDACTED_VALUES: Final = 256
 #: Seconds that a remote command (ssh) gets to end after its stream was closed, before it is killed.
 COMMAND_EXIT_TIMEOUT: Final = 3.0
 #: Bytes of a remote command's stderr that are kept for the error message.
 COMMAND_STDERR: Final = 4 * KIB
+
+# -- what a build tells ------------------------------------------------------------------------------------------------
+
+#: Bytes of one log line; a longer one is cut into several. Ours: what no reader reads to its end.
+MAX_LOG_LINE: Final = 16 * KIB
+#: Lines of its log that are kept for each step, for the error it may end in. Ours.
+LOG_TAIL_LINES: Final = 50
+#: Characters of the same; the oldest lines go first.
+LOG_TAIL_SIZE: Final = 64 * KIB
+#: Steps of one build that are followed. Ours: the largest known builds have some thousands.
+MAX_VERTICES: Final = 50_000
+#: Statuses (transfers, layers) that are followed for each step, times it may be started, and different warnings of a
+#: build. Ours.
+MAX_STATUSES: Final = 10_000
+
+# -- sessions ----------------------------------------------------------------------------------------------------------
+
+#: Calls with a local failure that a session remembers, to explain a build that failed because of one.
+KEPT_FAILURES: Final = 32

@@ -1,0 +1,1 @@
+"""Tests against real engines, and what prepares, starts and ends those engines."""

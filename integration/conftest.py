@@ -1,0 +1,85 @@
+"""Fixtures with real engines. None is skipped silently: a run says first which are there, and last which it used.
+
+With ``MOBYSESSION_REQUIRE_ENGINES`` set, what is missing fails the tests that ask for it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+from integration.engines import Buildx, Engine, Engines, EngineSpec, engine_specs, registry_missing
+from mobysession.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ENGINES = pytest.StashKey[Engines]()
+
+
+def _give_up(reason: str) -> NoReturn:
+    if os.environ.get("MOBYSESSION_REQUIRE_ENGINES"):
+        pytest.fail(f"MOBYSESSION_REQUIRE_ENGINES is set, but: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def engines(pytestconfig: pytest.Config) -> Iterator[Engines]:
+    """All engines by id, each started when first asked for and ended with the run."""
+    pool = pytestconfig.stash[_ENGINES] = Engines()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session", params=[spec.id for spec in engine_specs()])
+def engine(request: pytest.FixtureRequest, engines: Engines) -> Engine:
+    """Each engine in turn: answering, and with the base image."""
+    if reason := engines.specs[request.param].missing():
+        _give_up(f"{request.param}: {reason}")
+    try:
+        return engines.get(request.param)
+    except EngineError as error:
+        pytest.fail(f"{request.param} is there but does not start: {error}\n{error.hint}", pytrace=False)
+
+
+@pytest.fixture(params=[spec for spec in engine_specs() if not spec.host], ids=lambda spec: spec.id)
+def engine_spec(request: pytest.FixtureRequest) -> EngineSpec:
+    """Each kind of engine that a test can start for itself, to pause it, to kill it or to see what it leaves."""
+    spec: EngineSpec = request.param
+    if reason := spec.missing():
+        _give_up(f"{spec.id}: {reason}")
+    return spec
+
+
+@pytest.fixture(scope="session")
+def buildx() -> Buildx:
+    """Docker's own client, for comparisons."""
+    try:
+        return Buildx.find()
+    except EngineError as error:
+        _give_up(f"{error}: {error.hint}")
+
+
+@pytest.fixture(scope="session")
+def registry_installed() -> None:
+    """A test that asks for this may start a ``Registry``."""
+    if reason := registry_missing():
+        _give_up(reason)
+
+
+def pytest_report_header() -> list[str]:
+    """Say which engines could be used."""
+    return [f"engine {spec.describe()}" for spec in engine_specs()]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which engines were used."""
+    pool = config.stash.get(_ENGINES, None)
+    terminalreporter.section("engines used")
+    for engine in pool.used.values() if pool else ():
+        store = "containerd" if engine.containerd_image_store else "graph driver"
+        terminalreporter.line(f"{engine.id}: {engine.version}, API {engine.api_version}, images in {store}")
+    if not pool or not pool.used:
+        terminalreporter.line("none")

@@ -1,0 +1,117 @@
+"""BuildKit's Control API over a hijacked ``POST /grpc``: solves and their progress, workers, disk usage.
+
+Source: moby/buildkit api/services/control/control.proto.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from mobysession._pb import control_pb2
+from mobysession.errors import RpcError, StatusCode
+from mobysession.rpc.client import open_channel
+from mobysession.transport.hijack import hijack
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from mobysession._pb import worker_pb2
+    from mobysession.rpc.client import Channel
+    from mobysession.transport.endpoint import Endpoint
+
+__all__ = ["Control", "open_control"]
+
+_SERVICE = "/moby.buildkit.v1.Control/"
+
+
+class Control:
+    """The calls of the Control API, on a channel that speaks to a BuildKit."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+
+    async def solve(self, request: control_pb2.SolveRequest) -> control_pb2.SolveResponse:
+        """Run a solve to its end and return the exporter's response.
+
+        The request's ``Cache`` is always sent, even empty: BuildKit 0.17 to 0.21 crash without it.
+
+        Raises:
+            RpcError: the solve failed; ``details`` hold BuildKit's typed errors.
+
+        Cancel: the daemon cancels the solve.
+        """
+        request.Cache.SetInParent()
+        return await self.channel.unary(_SERVICE + "Solve", request, control_pb2.SolveResponse)
+
+    def status(self, ref: str) -> AsyncIterator[control_pb2.StatusResponse]:
+        """Yield the progress of solve ``ref``, increments in order, until it is over.
+
+        Raises:
+            RpcError: NOT_FOUND when the daemon has not seen the solve within some seconds.
+        """
+        return self.channel.unary_stream(
+            _SERVICE + "Status", control_pb2.StatusRequest(Ref=ref), control_pb2.StatusResponse
+        )
+
+    async def info(self) -> worker_pb2.BuildkitVersion | None:
+        """Return the daemon's BuildKit version; None from one before BuildKit 0.11, which cannot tell."""
+        try:
+            response = await self.channel.unary(_SERVICE + "Info", control_pb2.InfoRequest(), control_pb2.InfoResponse)
+        except RpcError as error:
+            if error.code is StatusCode.UNIMPLEMENTED:
+                return None
+            raise
+        return response.buildkitVersion
+
+    async def list_workers(self, *, filters: Sequence[str] = ()) -> list[worker_pb2.WorkerRecord]:
+        """Return what executes builds there; ``filters`` in containerd's filter syntax, any of which may match."""
+        response = await self.channel.unary(
+            _SERVICE + "ListWorkers",
+            control_pb2.ListWorkersRequest(filter=filters),
+            control_pb2.ListWorkersResponse,
+        )
+        return list(response.record)
+
+    async def disk_usage(self, *, filters: Sequence[str] = ()) -> list[control_pb2.UsageRecord]:
+        """Return the records of the build cache; sizes in bytes."""
+        response = await self.channel.unary(
+            _SERVICE + "DiskUsage",
+            control_pb2.DiskUsageRequest(filter=filters),
+            control_pb2.DiskUsageResponse,
+        )
+        return list(response.record)
+
+    def prune(
+        self,
+        *,
+        filters: Sequence[str] = (),
+        all: bool = False,  # noqa: A002 - the name that BuildKit and docker's CLI use
+        keep_duration: float = 0,
+        reserved_space: int = 0,
+    ) -> AsyncIterator[control_pb2.UsageRecord]:
+        """Delete build cache and yield each record that went.
+
+        Args:
+            filters: which records, in containerd's filter syntax.
+            all: also internal and shared records.
+            keep_duration: seconds; what was used since stays.
+            reserved_space: bytes of cache to keep in any case.
+        """
+        request = control_pb2.PruneRequest(
+            filter=filters, all=all, keepDuration=round(keep_duration * 10**9), reservedSpace=reserved_space
+        )
+        return self.channel.unary_stream(_SERVICE + "Prune", request, control_pb2.UsageRecord)
+
+
+@asynccontextmanager
+async def open_control(endpoint: Endpoint) -> AsyncIterator[Control]:
+    """Open the Control API of the BuildKit inside the engine at ``endpoint``, for the length of the block.
+
+    Raises:
+        UpgradeRefused: this engine has no ``/grpc`` (before 19.03, or behind a proxy that hides it).
+        TransportError: see `mobysession.transport.hijack`.
+    """
+    stream = await hijack(endpoint, "/grpc", ())
+    async with open_channel(stream) as channel:
+        yield Control(channel)

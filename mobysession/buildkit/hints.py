@@ -1,0 +1,85 @@
+"""What to do about failures that many builds meet, by the words in which BuildKit reports them.
+
+The words are stable enough across versions to look for, and a hint that is missing costs nothing; so only phrases that
+can mean one thing are listed. The first that is found counts.
+"""
+
+from __future__ import annotations
+
+import re
+
+from mobysession.buildkit.printable import printable
+
+__all__ = ["hint_for"]
+
+_HINTS: tuple[tuple[str, str], ...] = (
+    (
+        r"no active session for",
+        "The engine lost the session of this build: keep it open until the build has ended, and give builds that run at"
+        " the same time a session each.",
+    ),
+    (
+        r"failed to read dockerfile: open (?:\S*/)?(?P<name>[^/\s:]+): no such file or directory",
+        "There is no {name} in the Dockerfile's directory: name the file with --file (-f).",
+    ),
+    (
+        r"secret (?P<name>\S+): not found|secret (?P<other>\S+) not found",
+        "The Dockerfile asks for this secret: pass it with --secret id={name},src=FILE or --secret id={name},env=NAME.",
+    ),
+    (
+        r"no SSH key \"(?P<name>[^\"]*)\" forwarded",
+        "The Dockerfile asks for an SSH agent: pass it with --ssh {name}, and load a key into the agent.",
+    ),
+    (
+        r"no ssh handler for id (?P<name>\S+)",
+        "The Dockerfile asks for an SSH agent: pass it with --ssh {name}, and load a key into the agent.",
+    ),
+    (
+        r"(?P<name>network\.host|security\.insecure|device[\w.=/-]*) is not (?:allowed|enabled)",
+        "The build needs an entitlement: pass --allow {name}, and have the engine's configuration grant it.",
+    ),
+    (
+        r"pull access denied|insufficient_scope|authorization failed|401 Unauthorized|no basic auth credentials",
+        "The registry refused: check the name of the image, and log in with docker login if it is private.",
+    ),
+    (
+        r"lookup \S+ on \S+|lookup [^\s:]+: (?:Temporary failure|server misbehaving|i/o timeout)|no such host",
+        "The engine, not this machine, looks the name up: check its DNS and proxy settings.",
+    ),
+    (
+        r"connect: connection refused|i/o timeout|network is unreachable|TLS handshake timeout",
+        "The engine, not this machine, opens this connection: check its network and proxy settings.",
+    ),
+    (
+        r"x509: certificate signed by unknown authority",
+        "The engine does not trust the registry's certificate: install its authority where the engine runs.",
+    ),
+    (
+        r"(?P<name>[\w.-]+(?::\d+)?/[\w./-]+(?:[:@][\w.:-]+)?): not found",
+        "The registry has no {name}: check the name and the tag.",
+    ),
+    (
+        r"failed to (?:compute cache key|calculate checksum)[^\n]*?\"(?P<name>/[^\"]*)\":? not found",
+        "{name} is not in the build context: check the path, which counts from the context's directory, and"
+        " .dockerignore.",
+    ),
+    (
+        r"no space left on device",
+        "The disk of the engine is full: docker builder prune removes cached steps, docker system prune unused images.",
+    ),
+    (
+        r"[Uu]nknown flag: (?:--)?(?P<name>mount|link|network|chmod|checksum|parents|exclude|security|keep-git-dir)",
+        "The frontend of this engine is too old for --{name}: put # syntax=docker/dockerfile:1 on the first line of"
+        " the Dockerfile.",
+    ),
+)
+
+
+def hint_for(text: str) -> str | None:
+    """Return what the reader of ``text``, a message of the engine, can do; None where nothing is known to help."""
+    for pattern, hint in _HINTS:
+        found = re.search(pattern, text)
+        if found is not None:
+            names = found.groupdict()
+            return hint.replace("{name}", printable(names.get("name") or names.get("other") or ""))
+    return None

@@ -1,0 +1,49 @@
+"""Nurseries whose failures reach the caller as what they are."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+__all__ = ["open_nursery", "single_cause"]
+
+
+@asynccontextmanager
+async def open_nursery() -> AsyncIterator[trio.Nursery]:
+    """Open a nursery that raises a single cause as itself, never wrapped in an exception group.
+
+    Of several failures the first that is an answer to the caller's question is raised and the others are noted on it; a
+    KeyboardInterrupt or SystemExit among them wins.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except BaseExceptionGroup as group:
+        cause = single_cause(group)
+        if cause is None:
+            raise
+        # The group is only trio's wrapping; the cause keeps its own traceback and its own __cause__.
+        raise cause from cause.__cause__
+
+
+def single_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """Return the failure to raise in place of ``group``; None when it holds only cancellations."""
+    leaves = [leaf for leaf in _leaves(group) if not isinstance(leaf, trio.Cancelled)]
+    if not leaves:
+        return None
+    leaves.sort(key=lambda leaf: isinstance(leaf, Exception))
+    first, *rest = leaves
+    for other in rest:
+        first.add_note(f"also failed: {type(other).__name__}: {other}")
+    return first
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]

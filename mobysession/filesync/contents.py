@@ -1,0 +1,139 @@
+"""Reading the requested files and cutting them into DATA packets.
+
+One hop into a worker thread reads many small files, or a few chunks of a large one, and comes back with messages that are
+ready to be sent. What is read is what is sent: a file that shrank or grew since it was offered arrives as it was found,
+with a warning. A file that is gone, unreadable or something else now is a failure, never silently an empty file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from mobysession import limits
+from mobysession.filesync.naming import cannot, quote
+from mobysession.filesync.packets import data_header, end_of_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mobysession.filesync.offers import Offers
+    from mobysession.filesync.source import Content, Source
+
+__all__ = ["Contents", "Reading"]
+
+#: Bytes read in one hop. With those being sent, twice as many are held.
+_READING_BYTES: Final = 2 * limits.MIB
+_READING_SECONDS: Final = 0.02
+#: Files up to this size are read and joined to their header; the chunks of larger ones are read behind it in place.
+_SMALL: Final = 128 * limits.KIB
+_MAX_HEADER: Final = 16
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one hop brought: DATA packets, and what they add up to."""
+
+    messages: list[bytes | bytearray | memoryview] = field(default_factory=list)
+    files: int = 0
+    content: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+class Contents:
+    """The requested files, read in the order of the requests.
+
+    Args:
+        source: the tree.
+        offers: what was offered of it.
+    """
+
+    def __init__(self, source: Source, offers: Offers) -> None:
+        self._source = source
+        self._offers = offers
+        self._waiting: deque[int] = deque()
+        self._open: Content | None = None
+        self._entry_id = 0
+        self._sent = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything asked for was read."""
+        return self._open is None and not self._waiting
+
+    def ask(self, entry_ids: Iterable[int]) -> None:
+        """Add requested files; not to be called while `read` runs."""
+        self._waiting.extend(entry_ids)
+
+    def read(self) -> Reading:
+        """Read on, for a few milliseconds or some MiB.
+
+        Raises:
+            ContextError: a file is gone, unreadable or no file any more; the user must act.
+        """
+        reading = Reading()
+        deadline = time.monotonic() + _READING_SECONDS
+        while reading.content < _READING_BYTES and not self.idle:
+            if self._open is None:
+                self._begin(self._waiting.popleft(), reading)
+            else:
+                self._continue(self._open, reading)
+            if time.monotonic() > deadline:
+                break
+        return reading
+
+    def close(self) -> None:
+        """Close the file that is being read, if there is one."""
+        content, self._open = self._open, None
+        if content is not None:
+            content.close()
+
+    def _begin(self, entry_id: int, reading: Reading) -> None:
+        path, offered = self._offers.path(entry_id), self._offers.size(entry_id)
+        self._entry_id, self._sent = entry_id, 0
+        try:
+            self._open = content = self._source.open(path, offered)
+            if offered > _SMALL:
+                return
+            data = content.read(_SMALL)
+        except OSError as error:
+            raise cannot("read", path, error) from error
+        if data:
+            self._add([data_header(entry_id, len(data)) + data], len(data), reading)
+        if len(data or b"") < _SMALL:
+            self._end(reading)
+
+    def _continue(self, content: Content, reading: Reading) -> None:
+        # The header goes in front of where the content is read to, so that a chunk is not copied to be joined to it.
+        chunk = bytearray(_MAX_HEADER + limits.DATA_CHUNK)
+        view = memoryview(chunk)
+        try:
+            count = content.readinto(view[_MAX_HEADER:])
+        except OSError as error:
+            raise cannot("read", self._offers.path(self._entry_id), error) from error
+        if not count:
+            self._end(reading)
+            return
+        header = data_header(self._entry_id, count)
+        start = _MAX_HEADER - len(header)
+        view[start:_MAX_HEADER] = header
+        self._add([view[start : _MAX_HEADER + count]], count, reading)
+
+    def _add(self, messages: list[bytes] | list[memoryview], length: int, reading: Reading) -> None:
+        reading.messages += messages
+        reading.content += length
+        self._sent += length
+
+    def _end(self, reading: Reading) -> None:
+        self.close()
+        reading.messages.append(end_of_file(self._entry_id))
+        reading.files += 1
+        offered = self._offers.size(self._entry_id)
+        if self._sent != offered:
+            verb = "shrank" if self._sent < offered else "grew"
+            path = quote(self._offers.path(self._entry_id))
+            reading.warnings.append(
+                f"{path} {verb} from {offered} to {self._sent} bytes while it was being sent; it is sent as it was read"
+            )

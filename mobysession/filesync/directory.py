@@ -1,0 +1,200 @@
+"""A directory of this machine as a source."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from io import BytesIO
+from typing import TYPE_CHECKING, Final
+
+from mobysession.errors import ContextError
+from mobysession.filesync.modes import DEVICE, SOCKET, from_posix
+from mobysession.filesync.naming import changed, quote, reason
+from mobysession.filesync.source import Content, Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["Directory"]
+
+_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FOREIGN_XATTRS: Final = "com.apple."
+_NO_XATTRS: Final = (errno.ENOTSUP, errno.ENOSYS)
+#: Bytes read at once from a file that does not say its size, as in /proc.
+_UNSIZED_READ: Final = 64 * 1024
+
+
+class Directory:
+    """Offer a directory of this machine.
+
+    Args:
+        path: the directory; a symbolic link to one will do. It is not touched before `check`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._root = os.fsencode(self.path)
+
+    def __repr__(self) -> str:
+        return f"Directory({self.path!r})"
+
+    def check(self) -> None:
+        """Resolve the directory and see that it can be listed.
+
+        Raises:
+            ContextError: it is missing, not a directory, or not readable; the user must act.
+        """
+        try:
+            root = os.path.realpath(os.fsencode(self.path), strict=True)
+            os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            os.lstat(root + b"/.")
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+        self._root = root
+
+    def entries(self, directory: bytes) -> Iterator[Entry]:
+        """Yield what is in ``directory`` in the order of the transfer; see `Source.entries`."""
+        full = self._root + b"/" + directory if directory else self._root
+        names = os.listdir(full)
+        names.sort(reverse=True)
+        full += b"/"
+        lstat = os.lstat
+        # Popped, so that the names of a huge directory go as the entries come.
+        while names:
+            name = names.pop()
+            try:
+                found = lstat(full + name)
+            except FileNotFoundError:
+                # Never offered, so nothing is missing: it is as if the walk had come a moment later.
+                continue
+            except OSError as error:
+                relative = directory + b"/" + name if directory else name
+                raise OSError(error.errno, error.strerror, relative) from error
+            yield _entry(name, found)
+
+    def lookup(self, path: bytes) -> Entry | None:
+        """Return the entry at ``path``, None when there is none; see `Source.lookup`."""
+        try:
+            found = os.lstat(self._root + b"/" + path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return _entry(os.path.basename(path), found)
+
+    def readlink(self, path: bytes) -> bytes:
+        """Return where a symbolic link points."""
+        return os.readlink(self._root + b"/" + path)
+
+    def xattrs(self, path: bytes) -> Mapping[str, bytes]:
+        """Return the extended attributes that are sent: all but Apple's, and none where there cannot be any.
+
+        Source: tonistiigi/fsutil stat_unix.go, loadXattr.
+        """
+        full = self._root + b"/" + path
+        try:
+            names = os.listxattr(full, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _NO_XATTRS:
+                return _NONE
+            raise
+        return _values(full, names) if names else _NONE
+
+    def open(self, path: bytes, offered: int) -> Content:
+        """Open a regular file; a socket, which is offered as one, is empty. See `Source.open`."""
+        full = self._root + b"/" + path
+        try:
+            descriptor = os.open(full, _OPEN)
+        except OSError as error:
+            if error.errno == errno.ENXIO and not offered and stat.S_ISSOCK(os.lstat(full).st_mode):
+                return BytesIO()
+            raise
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise changed(path, "was replaced by something that is not a file")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return _File(descriptor, found.st_size)
+
+
+_NONE: Final[Mapping[str, bytes]] = {}
+
+
+def _values(full: bytes, names: list[str]) -> dict[str, bytes]:
+    values = {}
+    for name in names:
+        if name.startswith(_FOREIGN_XATTRS) or not name.isprintable():
+            continue
+        try:
+            values[name] = os.getxattr(full, name, follow_symlinks=False)
+        except OSError:
+            # Some can be listed and not read (trusted.*, security.*); the reference leaves them out too.
+            continue
+    return values
+
+
+def _entry(name: bytes, found: os.stat_result) -> Entry:
+    mode = from_posix(found.st_mode)
+    identity, links = None, 1
+    if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+        # One number and no pair: a tree may have a million of them. Unlike the reference we do not take two files of
+        # different devices for one.
+        identity, links = found.st_dev << 64 | found.st_ino, found.st_nlink
+    size = 0 if stat.S_ISDIR(found.st_mode) else found.st_size
+    device = _device(found.st_rdev) if mode & DEVICE else (0, 0)
+    # The reference clears this bit, and so a socket travels as an empty file.
+    mode &= ~SOCKET
+    return Entry(name, mode, size, found.st_mtime_ns, found.st_uid, found.st_gid, device, identity, links)
+
+
+def _device(rdev: int) -> tuple[int, int]:
+    """Split a device number as tonistiigi/fsutil stat_unix.go does."""
+    return rdev >> 8 & 0xFFF, rdev & 0xFF | rdev >> 12 & 0xFFF00
+
+
+def _unusable(path: str, error: OSError) -> ContextError:
+    name = quote(path)
+    if isinstance(error, FileNotFoundError):
+        return ContextError(f"directory {name} does not exist", hint="check the path; it is taken from the working directory")
+    if isinstance(error, NotADirectoryError):
+        return ContextError(f"{name} is not a directory", hint="give the directory that the files are in")
+    if isinstance(error, PermissionError):
+        return ContextError(f"directory {name} cannot be read: {reason(error)}", hint="make it readable for this user")
+    return ContextError(f"directory {name} cannot be used: {reason(error)}")
+
+
+class _File:
+    """A regular file, read up to the size it had when it was opened.
+
+    The bound ends the reading of a file that somebody appends to faster than it can be sent. A file of size 0 has none: in
+    /proc all have that size.
+    """
+
+    __slots__ = ("_descriptor", "_left")
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._left = size or -1
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes."""
+        if self._left < 0:
+            return os.read(self._descriptor, min(size, _UNSIZED_READ))
+        data = os.read(self._descriptor, min(size, self._left)) if self._left else b""
+        self._left -= len(data)
+        return data
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill ``buffer`` and return how many bytes that were."""
+        if self._left < 0:
+            return os.readv(self._descriptor, [buffer])
+        count = os.readv(self._descriptor, [buffer[: self._left]]) if self._left else 0
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        """Close the descriptor; more than once does no harm."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)

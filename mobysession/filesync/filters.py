@@ -1,0 +1,116 @@
+"""Which entries of a tree are sent: include and exclude patterns, and when a directory need not be looked into.
+
+An entry is sent when it is included and not excluded. A directory that is left out may still have to be walked, because an
+exception (``!keep``) or a deeper include may match below it; it is then announced late, only once something in it is.
+
+Source: tonistiigi/fsutil filter.go.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final
+
+from mobysession.errors import ContextError
+from mobysession.filesync.naming import quote
+from mobysession.filesync.patterns import BadPattern, PatternList
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from mobysession.filesync.patterns import MatchInfo, Pattern
+
+__all__ = ["Filter", "Verdict", "parse_filter"]
+
+_WILDCARDS: Final = frozenset("*[]?^\\")
+
+
+class Verdict(enum.Enum):
+    """What is to be done with an entry."""
+
+    SEND = enum.auto()
+    #: Do not send it; if it is a directory, look into it all the same.
+    SKIP = enum.auto()
+    #: Do not send it, nor anything below it.
+    PRUNE = enum.auto()
+
+
+class Filter:
+    """Include and exclude patterns, compiled.
+
+    Args:
+        includes: None to include everything.
+        excludes: None to exclude nothing.
+    """
+
+    def __init__(self, includes: PatternList | None, excludes: PatternList | None) -> None:
+        self._includes = includes
+        self._excludes = excludes
+        wanted = [pattern for pattern in includes.patterns if not pattern.negated] if includes else []
+        self._include_stems = _stems(wanted)
+        self._exception_stems = _stems(excludes.negated if excludes else ())
+
+    def judge(
+        self, path: str, is_directory: bool, included: MatchInfo | None, excluded: MatchInfo | None
+    ) -> tuple[Verdict, MatchInfo | None, MatchInfo | None]:
+        """Decide about one entry.
+
+        Args:
+            path: relative, slash-separated.
+            is_directory: whether something may be below it.
+            included: what the include patterns found for its directory; None at the top.
+            excluded: the same of the exclude patterns.
+
+        Returns: the verdict, and the two infos for the entries below.
+        """
+        verdict = Verdict.SEND
+        if self._includes is not None:
+            matched, included = self._includes.match(path, included)
+            if not matched:
+                if is_directory and _nothing_below(path, self._include_stems):
+                    return Verdict.PRUNE, included, excluded
+                verdict = Verdict.SKIP
+        if self._excludes is not None:
+            matched, excluded = self._excludes.match(path, excluded)
+            if matched:
+                if is_directory and _nothing_below(path, self._exception_stems):
+                    return Verdict.PRUNE, included, excluded
+                verdict = Verdict.SKIP
+        return verdict, included, excluded
+
+
+def parse_filter(includes: Sequence[str], excludes: Sequence[str]) -> Filter | None:
+    """Compile a filter; None when there is nothing to filter by.
+
+    Raises:
+        ContextError: a pattern breaks the syntax; the user must correct it where it is written.
+    """
+    if not includes and not excludes:
+        return None
+    return Filter(_compile("includepatterns", includes), _compile("excludepatterns", excludes))
+
+
+def _compile(name: str, patterns: Sequence[str]) -> PatternList | None:
+    if not patterns:
+        return None
+    try:
+        return PatternList(patterns)
+    except BadPattern as error:
+        what, pattern = error.args
+        raise ContextError(
+            f"invalid {name}: [{quote(pattern)}]: {what}", hint="correct the pattern, most likely a line of .dockerignore"
+        ) from error
+
+
+def _stems(patterns: Iterable[Pattern]) -> list[str] | None:
+    """Return the literal paths below which ``patterns`` can match; None when one of them has wildcards inside."""
+    stems = [pattern.text.removesuffix("/**").removesuffix("/*") for pattern in patterns]
+    return None if any(_WILDCARDS.intersection(stem) for stem in stems) else [stem + "/" for stem in stems]
+
+
+def _nothing_below(path: str, stems: list[str] | None) -> bool:
+    """Tell whether no pattern with one of ``stems`` can match below the directory ``path``."""
+    if stems is None:
+        return False
+    start = path + "/"
+    return not any(stem.startswith(start) for stem in stems)

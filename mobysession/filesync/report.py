@@ -1,0 +1,43 @@
+"""What a transfer amounted to, while it goes on and at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["TransferProgress", "TransferReport"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransferProgress:
+    """How far a transfer has come.
+
+    Attributes:
+        entries: entries announced, of every kind.
+        files: files among them.
+        offered_bytes: what these files hold together.
+        requested: files asked for.
+        sent: files sent completely.
+        sent_bytes: content sent, in bytes.
+        listed: whether all entries were announced.
+    """
+
+    entries: int = 0
+    files: int = 0
+    offered_bytes: int = 0
+    requested: int = 0
+    sent: int = 0
+    sent_bytes: int = 0
+    listed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransferReport(TransferProgress):
+    """What a transfer came to in the end.
+
+    Attributes:
+        warnings: one line for each file that was not as large as it had been announced, up to a bound.
+        omitted_warnings: how many more there were.
+    """
+
+    warnings: tuple[str, ...] = ()
+    omitted_warnings: int = 0

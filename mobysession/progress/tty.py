@@ -1,0 +1,137 @@
+"""A table that is drawn again and again in the same place of a terminal.
+
+rich moves the cursor, knows the width of characters and leaves colours out where ``NO_COLOR`` is set. The size of the
+terminal is asked for each time, so a resize shows with the next drawing. The cursor is never hidden between drawings:
+whatever ends the process, the terminal is left as it was found.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from mobysession.progress.table import Row, header, step_rows
+from mobysession.progress.text import SECOND, failed_logs, warning_summary, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mobysession.buildkit.status import BuildStatus, Changes
+
+__all__ = ["TtyView"]
+
+_REFRESH = 0.1
+_TICK = 0.15
+#: Rows left free below the table: the cursor's, and one for the eye.
+_MARGIN = 2
+#: Cells that a name keeps before the note behind it is left out.
+_NARROWEST = 12
+_STYLES = {"plain": "", "done": "blue", "failed": "red", "cancelled": "yellow", "faint": "dim"}
+
+
+class TtyView:
+    """A view for terminals.
+
+    Args:
+        stream: stays the caller's.
+        clock: seconds, monotonic.
+        console: where to draw instead of on ``stream``, as a terminal of known size.
+    """
+
+    interval = _TICK
+
+    def __init__(
+        self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic, console: Console | None = None
+    ) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._console = console or Console(file=stream, force_terminal=True, highlight=False, markup=False, emoji=False)
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        )
+        self._status: BuildStatus | None = None
+        self._drawn_at = float("-inf")
+        self._ahead: int | None = None
+
+    def update(self, status: BuildStatus, changes: Changes) -> None:
+        """Take what one message changed; draw unless that was done a moment ago."""
+        self._status = status
+        self._set_clock(changes)
+        if self._clock() - self._drawn_at >= _REFRESH:
+            self._draw(status)
+
+    def tick(self) -> None:
+        """Draw, as running steps have got older."""
+        if self._status is not None:
+            self._draw(self._status)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Draw all steps a last time, then the logs of the failed ones after an error, then the warnings."""
+        status, self._status = self._status, None
+        if status is None:
+            return
+        status.finish()
+        try:
+            self._start()
+            self._live.update(self._table(status, None, finished=error is None), refresh=False)
+        finally:
+            self._live.stop()
+        logs = failed_logs(status) if error is not None else ()
+        write(self._stream, [*logs, *warning_summary(status.warnings)])
+
+    def _draw(self, status: BuildStatus) -> None:
+        self._drawn_at = self._clock()
+        self._start()
+        height = max(1, self._console.height - _MARGIN - 1)
+        self._live.update(self._table(status, height, finished=False), refresh=True)
+
+    def _start(self) -> None:
+        if not self._live.is_started:
+            self._live.start()
+            self._console.show_cursor(True)
+
+    def _table(self, status: BuildStatus, height: int | None, *, finished: bool) -> Text:
+        now = self._engine_time()
+        rows = [header(status, now, finished=finished), *step_rows(status, now, height)]
+        width = max(2, self._console.width)
+        return Text("\n", no_wrap=True, overflow="crop").join(_line(row, width - 1) for row in rows)
+
+    def _set_clock(self, changes: Changes) -> None:
+        """Learn how far the engine's clock is ahead of ours: nothing that it tells has yet to happen."""
+        latest = max(_times(changes), default=None)
+        if latest is not None:
+            ahead = latest - int(self._clock() * SECOND)
+            self._ahead = ahead if self._ahead is None else max(self._ahead, ahead)
+
+    def _engine_time(self) -> int:
+        return int(self._clock() * SECOND) + (self._ahead or 0)
+
+
+def _times(changes: Changes) -> Iterator[int]:
+    for vertex in changes.vertices.values():
+        yield from (moment for moment in (vertex.started, vertex.completed) if moment is not None)
+    for _, status in changes.statuses:
+        yield status.timestamp
+    for _, line in changes.logs:
+        yield line.time
+
+
+def _line(row: Row, width: int) -> Text:
+    room = width - cell_len(row.time) - 1 if row.time else width
+    note = row.note if room - cell_len(row.note) >= _NARROWEST else ""
+    text = row.text
+    if cell_len(text) + cell_len(note) > room:
+        text = set_cell_size(text, max(0, room - cell_len(note)))
+    text += note
+    if row.time:
+        text = f"{set_cell_size(text, max(0, room))} {row.time}"
+    return Text(text, style=_STYLES[row.style], no_wrap=True, overflow="crop")

@@ -1,0 +1,127 @@
+"""gRPC's length-prefixed messages.
+
+Each message is preceded by one byte that says whether it is compressed and four bytes of big-endian length; a stream is a
+sequence of those, cut into HTTP/2 DATA frames wherever it pleases the sender (grpc/grpc doc/PROTOCOL-HTTP2.md).
+"""
+
+from __future__ import annotations
+
+import zlib
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from mobysession.errors import RpcError, StatusCode
+from mobysession.limits import MAX_MESSAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Buffer", "MessageReader", "encode_messages"]
+
+Buffer = bytes | bytearray | memoryview
+
+_PREFIX = Struct(">BL")
+_PREFIX_SIZE = _PREFIX.size
+#: zlib's window bits for a gzip wrapper.
+_GZIP = 31
+
+
+def encode_messages(messages: Sequence[Buffer], *, compress: bool = False) -> bytes:
+    """Return ``messages`` with their prefixes as one piece of bytes; ``compress`` applies gzip to each."""
+    pack = _PREFIX.pack
+    parts: list[Buffer] = []
+    for message in messages:
+        body = zlib.compress(message, wbits=_GZIP) if compress else message
+        parts.append(pack(compress, len(body)))
+        parts.append(body)
+    return b"".join(parts)
+
+
+class MessageReader:
+    """Cut a stream of bytes into messages.
+
+    Args:
+        encoding: the stream's ``grpc-encoding``; ``identity`` and ``gzip`` are known.
+        limit: bytes of one message, before and after decompression, that are accepted.
+    """
+
+    def __init__(self, encoding: str = "identity", *, limit: int = MAX_MESSAGE) -> None:
+        self._encoding = encoding
+        self._limit = limit
+        self._buffer = bytearray()
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of the incomplete message received so far."""
+        return len(self._buffer)
+
+    def receive_data(self, data: Buffer) -> list[bytes]:
+        """Take more bytes and return the messages that are complete now, oldest first.
+
+        Raises:
+            RpcError: the status to end the call with: RESOURCE_EXHAUSTED for a message over the limit, INTERNAL for a
+                malformed prefix or compressed body.
+        """
+        buffer = self._buffer
+        if not buffer:
+            return self._whole_or_buffer(data)
+        buffer += data
+        messages, consumed = self._cut(memoryview(bytes(buffer))) if self._complete(buffer) else ([], 0)
+        del buffer[:consumed]
+        return messages
+
+    def finish(self) -> None:
+        """Check that the stream did not end within a message; raise RpcError INTERNAL if it did."""
+        if self._buffer:
+            raise RpcError(StatusCode.INTERNAL, f"the stream ended {len(self._buffer)} bytes into a message")
+
+    def _whole_or_buffer(self, data: Buffer) -> list[bytes]:
+        view = memoryview(data)
+        messages, consumed = self._cut(view)
+        self._buffer += view[consumed:]
+        return messages
+
+    def _complete(self, buffer: bytearray) -> bool:
+        if len(buffer) < _PREFIX_SIZE:
+            return False
+        return len(buffer) >= _PREFIX_SIZE + self._length(buffer, 0)[1]
+
+    def _cut(self, view: memoryview) -> tuple[list[bytes], int]:
+        messages: list[bytes] = []
+        offset = 0
+        end = len(view)
+        while end - offset >= _PREFIX_SIZE:
+            flag, length = self._length(view, offset)
+            start = offset + _PREFIX_SIZE
+            if end - start < length:
+                break
+            offset = start + length
+            body = bytes(view[start:offset])
+            messages.append(self._decompress(body) if flag else body)
+        return messages, offset
+
+    def _length(self, buffer: Buffer, offset: int) -> tuple[int, int]:
+        flag: int
+        length: int
+        flag, length = _PREFIX.unpack_from(buffer, offset)
+        if length > self._limit:
+            raise RpcError(
+                StatusCode.RESOURCE_EXHAUSTED, f"received message larger than max ({length} vs. {self._limit})"
+            )
+        if flag > 1:
+            raise RpcError(StatusCode.INTERNAL, f"invalid compressed flag {flag} in a message prefix")
+        if flag and self._encoding == "identity":
+            raise RpcError(StatusCode.INTERNAL, "compressed message on a stream without grpc-encoding")
+        return flag, length
+
+    def _decompress(self, body: bytes) -> bytes:
+        inflater = zlib.decompressobj(wbits=_GZIP)
+        try:
+            message = inflater.decompress(body, self._limit + 1)
+        except zlib.error as error:
+            raise RpcError(StatusCode.INTERNAL, f"message is not valid gzip: {error}") from error
+        if len(message) > self._limit:
+            raise RpcError(StatusCode.RESOURCE_EXHAUSTED, f"message inflates to more than {self._limit} bytes")
+        if not inflater.eof or inflater.unused_data:
+            raise RpcError(StatusCode.INTERNAL, "message is not one whole gzip member")
+        return message

@@ -1,0 +1,200 @@
+"""The upgrade by which an HTTP/1.1 connection becomes a byte stream, as bytes in and bytes out.
+
+::
+
+    us      POST /session HTTP/1.1 ... Connection: Upgrade, Upgrade: h2c
+    daemon  HTTP/1.1 101 Switching Protocols, Upgrade: h2c, blank line; what follows belongs to HTTP/2
+    or      HTTP/1.1 400 Bad Request with a body of {"message": "why"}
+
+The request must be alone on the wire until the 101 has been read to its end: when the daemon takes the socket from its
+HTTP server it drops what that had buffered. This is not the upgrade of RFC 7540 section 3.2: there are no
+``HTTP2-Settings``, and the request does not become stream 1. The reason phrase varies (``101 UPGRADED``) and means
+nothing.
+(moby/buildkit session/manager.go; moby/moby client/hijack.go)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import h11
+
+from mobysession import limits
+from mobysession.errors import (
+    ConnectionLost,
+    HandshakeError,
+    HandshakeTimeout,
+    SessionIdInUse,
+    TransportError,
+    UpgradeRefused,
+    UsageError,
+)
+from mobysession.protocol.http1 import check_start, encode_fields, error_message, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["UpgradeHandshake", "Upgraded"]
+
+_PROTOCOL = "h2c"
+_HINTS = {
+    401: "Something in front of the daemon wants a login: HttpHeaders of config.json can carry one.",
+    403: "An authorization plugin, or a proxy in front of the daemon, forbids this.",
+    404: "Sessions need a Docker daemon with BuildKit: 18.09 or newer, or 19.03 for its gRPC API.",
+}
+
+
+class Upgraded:
+    """The daemon agreed.
+
+    Attributes:
+        status_line: e.g. ``HTTP/1.1 101 Switching Protocols``.
+        headers: its header lines, names in lower case.
+        leftover: the bytes that came with the head and belong to the new protocol; often its beginning, may be empty.
+    """
+
+    __slots__ = ("headers", "leftover", "status_line")
+
+    def __init__(self, status_line: str, headers: tuple[tuple[str, str], ...], leftover: bytes) -> None:
+        self.status_line = status_line
+        self.headers = headers
+        self.leftover = leftover
+
+
+class UpgradeHandshake:
+    """One request to become ``h2c``, and its answer.
+
+    Send ``data_to_send()`` and nothing else; give all that is read to ``receive_data()`` until it returns something.
+
+    Args:
+        target: path of the request, e.g. ``/session``.
+        fields: header lines to add.
+        host: value of the Host line; the daemon ignores it, but it must be there and must not have a slash.
+
+    Raises:
+        UsageError: the target or a header line cannot be sent; the caller must change it.
+    """
+
+    def __init__(self, target: str, fields: Iterable[tuple[str, str]] = (), *, host: str = "docker") -> None:
+        self._target = target
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MAX_HEAD)
+        self._start = b""
+        self._refusal: h11.Response | None = None
+        self._body = bytearray()
+        try:
+            request = h11.Request(
+                method=b"POST",
+                target=target.encode("ascii"),
+                headers=[
+                    (b"Host", host.encode("ascii")),
+                    (b"Connection", b"Upgrade"),
+                    (b"Upgrade", _PROTOCOL.encode("ascii")),
+                    *encode_fields(fields),
+                    (b"Content-Length", b"0"),
+                ],
+            )
+            self._request = (self._h11.send(request) or b"") + (self._h11.send(h11.EndOfMessage()) or b"")
+        except (h11.LocalProtocolError, UnicodeEncodeError):
+            raise UsageError(f"an upgrade of {target!r} at host {host!r} cannot be written as HTTP/1.1") from None
+
+    def data_to_send(self) -> bytes:
+        """Return the request, the first time; nothing afterwards."""
+        data, self._request = self._request, b""
+        return data
+
+    def receive_data(self, data: bytes) -> Upgraded | None:
+        """Take what was read; empty bytes say that the daemon closed.
+
+        Returns: None while the answer is incomplete.
+
+        Raises:
+            UpgradeRefused: the daemon said no; SessionIdInUse when that is why.
+            ConnectionLost: it closed before it had answered.
+            HandshakeError: it does not speak HTTP/1.1; TLSError when it speaks TLS.
+        """
+        if len(self._start) < limits.KIB:
+            self._start += data[: limits.KIB]
+            check_start(self._start, final=not data)
+        self._h11.receive_data(data)
+        try:
+            return self._advance()
+        except h11.RemoteProtocolError as error:
+            raise self._broken(error, closed=not data) from error
+
+    def timed_out(self, seconds: float) -> TransportError:
+        """Return the error to raise when the answer was not complete in time; may raise a better one."""
+        if self._refusal is not None:
+            return self._refused(self._refusal)
+        heard = (
+            "started an answer and did not end it" if self._start else "accepted the connection and then kept silent"
+        )
+        return HandshakeTimeout(
+            f"the endpoint {heard}: no answer to POST {self._target} within {seconds:g} seconds",
+            hint="Check that a Docker daemon listens at this address, and that it is not stuck.",
+        )
+
+    def _advance(self) -> Upgraded | None:
+        while True:
+            event = self._h11.next_event()
+            if event is h11.NEED_DATA:
+                return None
+            if isinstance(event, h11.InformationalResponse):
+                if event.status_code == 101:
+                    return self._upgraded(event)
+            elif isinstance(event, h11.Response):
+                self._refusal = event
+                if 200 <= event.status_code < 300:
+                    # Whatever follows may be endless, and is no explanation.
+                    raise self._refused(event)
+            elif isinstance(event, h11.Data):
+                self._body += event.data
+                if len(self._body) > limits.MAX_REFUSAL_BODY and self._refusal is not None:
+                    raise self._refused(self._refusal)
+            elif self._refusal is not None:
+                raise self._refused(self._refusal)
+
+    def _upgraded(self, event: h11.InformationalResponse) -> Upgraded:
+        headers = _decoded(event.headers)
+        answered = _value(headers, "upgrade")
+        if answered.lower() != _PROTOCOL:
+            reason = f"it upgrades to {one_line(answered)!r}" if answered else "it does not say to what it upgrades"
+            raise UpgradeRefused(
+                f"POST {self._target} was answered with 101, but not for {_PROTOCOL}: {reason}",
+                status=101,
+                reason=reason,
+                hint="Check what stands between here and the daemon: a proxy may have answered in its place.",
+            )
+        version = event.http_version.decode("ascii")
+        status_line = f"HTTP/{version} {event.status_code} {event.reason.decode('latin-1')}".rstrip()
+        return Upgraded(status_line, headers, self._h11.trailing_data[0])
+
+    def _refused(self, response: h11.Response) -> TransportError:
+        headers = _decoded(response.headers)
+        phrase = one_line(response.reason.decode("latin-1"))
+        reason = error_message(bytes(self._body), _value(headers, "content-type")) or phrase or "no reason given"
+        refusal = UpgradeRefused
+        hint = _HINTS.get(response.status_code)
+        if reason.startswith("session ") and reason.endswith(" already exists"):
+            refusal = SessionIdInUse
+            hint = "Use a new session ID for every connection; an engine keeps a dead one for up to 10 seconds."
+        message = f"the daemon refused POST {self._target} with status {response.status_code}: {reason}"
+        return refusal(message, status=response.status_code, reason=reason, hint=hint)
+
+    def _broken(self, error: h11.RemoteProtocolError, *, closed: bool) -> TransportError:
+        if self._refusal is not None:
+            return self._refused(self._refusal)
+        if closed:
+            where = "in the middle of its answer" if self._start else "without an answer"
+            return ConnectionLost(
+                f"the endpoint closed the connection {where} to POST {self._target}",
+                hint="Check that a Docker daemon listens at this address; if so, its log may say more.",
+            )
+        return HandshakeError(f"the answer to POST {self._target} is not valid HTTP/1.1: {error}")
+
+
+def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+    return tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in headers)
+
+
+def _value(headers: Iterable[tuple[str, str]], name: str) -> str:
+    return next((value for key, value in headers if key == name), "")

@@ -1,0 +1,118 @@
+"""What HTTP/1.1 answers have in common, whether they are upgrades or not (RFC 9112).
+
+A daemon explains an error in a body of ``{"message": "..."}``. What is no daemon at all gives itself away in its first
+bytes: TLS servers send an alert, HTTP/2 servers their SETTINGS, SSH servers a banner, and Go's TLS servers answer a
+plain request with a sentence of their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mobysession import limits
+from mobysession.errors import HandshakeError, TLSError, TransportError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["check_start", "encode_fields", "error_message", "not_http", "one_line"]
+
+_STATUS_LINE_START = b"HTTP/1."
+_TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
+_HTTP2_SETTINGS_TYPE = b"\x04"
+_FRAME_HEADER = 9
+_SHOWN = 60
+_MESSAGE_LENGTH = 2000
+_TLS_HINT = (
+    "The endpoint wants TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH, or use a docker context that has them."
+)
+
+# Ours to set: a second line of any of these would make the request ambiguous (RFC 9112 section 11.2).
+_FRAMING = frozenset({"connection", "content-length", "host", "keep-alive", "te", "transfer-encoding", "upgrade"})
+
+
+def encode_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Encode header lines for h11, without those that frame the message, which are the connection's own business.
+
+    Raises:
+        UsageError: a line cannot be sent; names the field, never its value.
+    """
+    encoded = []
+    for name, value in fields:
+        if name.lower() in _FRAMING:
+            continue
+        if not name.isascii() or not name.isprintable() or any(mark in name for mark in ' ":;,()<>@/[]?={}\\'):
+            raise UsageError(f"{name!r} cannot be the name of an HTTP header")
+        value = value.strip(" \t")
+        if any(character in value for character in "\r\n\0\v\f"):
+            raise UsageError(f"the value of the HTTP header {name} has characters that cannot be sent")
+        encoded.append((name.encode("ascii"), value.encode("utf-8", "surrogateescape")))
+    return encoded
+
+
+def check_start(data: bytes, *, peer: str, final: bool = False) -> None:
+    """Refuse an answer as soon as its first bytes tell that it is not HTTP/1.x, and what else it is.
+
+    Args:
+        data: the beginning of the answer, all that has arrived of it.
+        peer: who answers, for messages.
+        final: nothing more will arrive.
+
+    Raises:
+        TLSError: it is TLS; the user must ask for TLS.
+        HandshakeError: it is something else; the message shows its beginning.
+    """
+    if data[: len(_STATUS_LINE_START)] == _STATUS_LINE_START[: len(data)]:
+        return
+    if final or len(data) >= _FRAME_HEADER:
+        raise not_http(data, peer=peer)
+
+
+def not_http(data: bytes, *, peer: str) -> TransportError:
+    """Say what an answer is that is not HTTP/1.x, by its beginning."""
+    if data.startswith(_TLS_RECORDS):
+        return _spoken_plain(peer)
+    if len(data) >= _FRAME_HEADER and data[3:4] == _HTTP2_SETTINGS_TYPE and data[5:9] == bytes(4):
+        return HandshakeError(
+            f"{peer} speaks HTTP/2 from the start, as a buildkitd does and a Docker daemon does not",
+            hint="Attach to a buildkitd as to a buildkitd; its address is no address of a Docker daemon.",
+        )
+    return HandshakeError(
+        f"{peer} does not speak HTTP: it answered {bytes(data[:_SHOWN])!r}",
+        hint="Check that a Docker daemon listens at this address.",
+    )
+
+
+def _spoken_plain(peer: str) -> TLSError:
+    return TLSError(f"{peer} speaks TLS and was spoken to in plain text", hint=_TLS_HINT)
+
+
+def error_message(body: bytes, content_type: str, *, peer: str) -> str:
+    """Return an error body's own words, in one line; empty when it has none for human eyes.
+
+    Raises:
+        TLSError: they are those of a Go TLS server that got a plain request.
+    """
+    text = body.decode("utf-8", "replace").strip()
+    if text.startswith("Client sent an HTTP request to an HTTPS server"):
+        raise _spoken_plain(peer)
+    if text.startswith("{"):
+        return one_line(_json_message(text))
+    return "" if "html" in content_type or text.startswith("<") else one_line(text)
+
+
+def _json_message(text: str) -> str:
+    import json  # only for who is refused: start-up
+
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return text
+    message = document.get("message")
+    return message if isinstance(message, str) else text
+
+
+def one_line(text: str) -> str:
+    """Make a peer's text safe to print: one line, no control characters, of bounded length."""
+    words = " ".join(text[: limits.MAX_REFUSAL_BODY].split())
+    return "".join(character for character in words if character.isprintable())[:_MESSAGE_LENGTH]

@@ -1,0 +1,106 @@
+"""How a gRPC call ends: ``grpc-status``, ``grpc-message`` and ``grpc-status-details-bin`` in the trailers.
+
+The message is percent-encoded: bytes 0x20 to 0x7E except ``%`` stand for themselves. Where the trailers are missing, HTTP's
+own status or the reset's error code has to do (grpc/grpc doc/PROTOCOL-HTTP2.md and doc/http-grpc-status-mapping.md).
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import TYPE_CHECKING
+
+from mobysession.errors import StatusCode
+from mobysession.protocol.metadata import decode_base64
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "decode_message",
+    "encode_message",
+    "parse_status",
+    "serialize_status",
+    "status_from_http",
+    "status_from_reset",
+]
+
+#: Bytes of a status message that we send: trailers must fit into the peer's header list.
+_MAX_MESSAGE = 8 * 1024
+
+_FROM_HTTP = {
+    400: StatusCode.INTERNAL,
+    401: StatusCode.UNAUTHENTICATED,
+    403: StatusCode.PERMISSION_DENIED,
+    404: StatusCode.UNIMPLEMENTED,
+    429: StatusCode.UNAVAILABLE,
+    502: StatusCode.UNAVAILABLE,
+    503: StatusCode.UNAVAILABLE,
+    504: StatusCode.UNAVAILABLE,
+}
+
+_FROM_RESET = {
+    0x7: StatusCode.UNAVAILABLE,  # REFUSED_STREAM
+    0x8: StatusCode.CANCELLED,  # CANCEL
+    0xB: StatusCode.RESOURCE_EXHAUSTED,  # ENHANCE_YOUR_CALM
+    0xC: StatusCode.PERMISSION_DENIED,  # INADEQUATE_SECURITY
+}
+
+
+def encode_message(text: str) -> bytes:
+    """Return ``text`` percent-encoded; what is over 8 KiB is cut off."""
+    raw = text.encode("utf-8", "surrogateescape")[:_MAX_MESSAGE]
+    return b"".join(
+        bytes((byte,)) if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in raw
+    )
+
+
+def decode_message(value: bytes) -> str:
+    """Return the text of a ``grpc-message``; an invalid escape stays as it is."""
+    first, *rest = value.split(b"%")
+    decoded = bytearray(first)
+    for part in rest:
+        try:
+            decoded += binascii.unhexlify(part[:2])
+            decoded += part[2:]
+        except binascii.Error:
+            decoded += b"%" + part
+    return decoded.decode("utf-8", "replace")
+
+
+def serialize_status(code: StatusCode, message: str = "", details: bytes = b"") -> list[tuple[bytes, bytes]]:
+    """Return the header fields that end a call; ``details`` is a serialized ``google.rpc.Status``."""
+    fields = [(b"grpc-status", b"%d" % code)]
+    if message:
+        fields.append((b"grpc-message", encode_message(message)))
+    if details:
+        fields.append((b"grpc-status-details-bin", binascii.b2a_base64(details, newline=False).rstrip(b"=")))
+    return fields
+
+
+def parse_status(headers: Mapping[bytes, bytes]) -> tuple[StatusCode, str, bytes] | None:
+    """Return code, message and details from the trailers' fields; None where they hold no ``grpc-status``.
+
+    A code that gRPC does not define is UNKNOWN, as are details that are no base64 simply missing: they only explain.
+    """
+    raw = headers.get(b"grpc-status")
+    if raw is None:
+        return None
+    try:
+        code = StatusCode(int(raw))
+    except ValueError:
+        return StatusCode.UNKNOWN, f"malformed grpc-status {raw[:32]!r}", b""
+    try:
+        details = decode_base64(headers.get(b"grpc-status-details-bin", b""))
+    except ValueError:
+        details = b""
+    return code, decode_message(headers.get(b"grpc-message", b"")), details
+
+
+def status_from_http(status: int) -> StatusCode:
+    """Return the code that stands for an HTTP status other than 200."""
+    return _FROM_HTTP.get(status, StatusCode.UNKNOWN)
+
+
+def status_from_reset(error_code: int) -> StatusCode:
+    """Return the code that stands for a RST_STREAM."""
+    return _FROM_RESET.get(error_code, StatusCode.INTERNAL)

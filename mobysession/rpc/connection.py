@@ -1,0 +1,299 @@
+"""The pump between a byte stream and a `GrpcConnection`: one reader, one writer, and the calls between them.
+
+::
+
+    stream --> reader --> GrpcConnection.receive_data --> events --> the calls' inboxes
+    stream <-- writer <-- GrpcConnection.data_to_send <-- the calls' queues
+
+Nobody but the writer writes: a cancelled ``send_all`` may have sent part of a frame, after which every other call on the
+connection would be garbage.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import trio
+
+from mobysession import limits
+from mobysession.errors import ConnectionLost, MobysessionError, RemoteProtocolError, RpcError, StatusCode
+from mobysession.protocol import events
+from mobysession.protocol.connection import GrpcConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mobysession.protocol.framing import Buffer
+
+__all__ = ["Call", "Connection"]
+
+_log = logging.getLogger("mobysession.rpc")
+
+
+class Call:
+    """One gRPC call on a connection: an inbox of messages, and a way to queue answers."""
+
+    def __init__(self, connection: Connection, stream_id: int, method: str) -> None:
+        self.method = method
+        self.stream_id = stream_id
+        #: Bytes of messages received and sent so far, for whoever counts.
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self._connection = connection
+        self._inbox: list[bytes] = []
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._drained = trio.lowlevel.ParkingLot()
+        #: The peer sends no more messages.
+        self._peer_ended = False
+        #: Why the call is over before its time.
+        self._failure: MobysessionError | None = None
+
+    async def receive_batch(self) -> list[bytes]:
+        """Return every message that has arrived, waiting for at least one; empty when the peer sends no more.
+
+        Raises:
+            RpcError: the call failed or was cancelled.
+
+        Cancel: no message is lost; the next call returns it.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._inbox:
+            if self._failure is not None:
+                raise self._failure
+            if self._peer_ended:
+                return []
+            await self._arrived.park()
+        messages, self._inbox = self._inbox, []
+        self._consumed(messages)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return messages
+
+    async def receive(self) -> bytes | None:
+        """Return the next message; None when the peer sends no more. Otherwise as `receive_batch`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._inbox:
+            if self._failure is not None:
+                raise self._failure
+            if self._peer_ended:
+                return None
+            await self._arrived.park()
+        message = self._inbox.pop(0)
+        self._consumed([message])
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return message
+
+    async def send_batch(self, messages: Sequence[Buffer]) -> None:
+        """Queue ``messages``, then wait while the call has more than `limits.SEND_QUEUE` bytes queued.
+
+        Their bytes must not be changed afterwards. What the peer's flow control holds back waits in the queue.
+
+        Cancel: the messages are queued all the same.
+        """
+        if self._failure is not None:
+            raise self._failure
+        core = self._connection.core
+        self.bytes_sent += sum(map(len, messages))
+        core.send_messages(self.stream_id, messages)
+        self._connection.wake_writer()
+        await trio.lowlevel.checkpoint()
+        while core.queued(self.stream_id) > limits.SEND_QUEUE:
+            await self._drained.park()
+            if self._failure is not None:
+                raise self._failure
+
+    async def send(self, message: Buffer) -> None:
+        """Queue one message; see `send_batch`."""
+        await self.send_batch((message,))
+
+    def _consumed(self, messages: list[bytes]) -> None:
+        size = sum(map(len, messages))
+        self.bytes_received += size
+        self._connection.core.consumed(self.stream_id, size)
+        self._connection.wake_writer()
+
+    # -- what the connection tells ------------------------------------------------------------------------------------
+
+    def deliver(self, messages: list[bytes]) -> None:
+        """Take messages that arrived."""
+        self._inbox.extend(messages)
+        self._arrived.unpark_all()
+
+    def end_of_messages(self) -> None:
+        """Take the news that the peer sends no more."""
+        self._peer_ended = True
+        self._arrived.unpark_all()
+
+    def fail(self, failure: MobysessionError) -> None:
+        """Take the news that the call is over before its time; the first reason counts."""
+        if self._failure is None:
+            self._failure = failure
+        self._arrived.unpark_all()
+        self._drained.unpark_all()
+
+    def drained(self) -> None:
+        """Take the news that the writer made room."""
+        self._drained.unpark_all()
+
+
+class Connection(ABC):
+    """A `GrpcConnection` on a stream. `run` does the work; it ends when the stream ends or by `finish`, nothing else."""
+
+    def __init__(self, stream: trio.abc.Stream, *, client_side: bool) -> None:
+        self.core = GrpcConnection(client_side=client_side)
+        #: Set when the peer's SETTINGS have arrived; then ``settings`` has their values by name.
+        self.ready = trio.Event()
+        self.settings: dict[str, int] = {}
+        #: Why the connection is over; None while it is not, and when it was ended on request.
+        self.failure: MobysessionError | None = None
+        #: Set when nothing can be received or sent any more.
+        self.closed = trio.Event()
+        self.calls: dict[int, Call] = {}
+        self._stream = stream
+        self._wake = trio.Event()
+        self._ending = False
+        self._goaway: events.GoAwayReceived | None = None
+        self._pings: dict[bytes, trio.Event] = {}
+        self._scope = trio.CancelScope(shield=True)
+
+    def wake_writer(self) -> None:
+        """Let the writer look for something to send."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Pump until the stream ends; never raises for what the peer or the network did: see ``failure``."""
+        try:
+            # Shielded, because a cancelled owner still says goodbye: `finish` always ends it, in bounds.
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write_until_closed, nursery.cancel_scope)
+                    await self._read_until_closed()
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._over(self.failure or ConnectionLost("the connection was closed"))
+            self.closed.set()
+            # Closing is bounded by its own scope: a peer that reads nothing must not hold us up.
+            with trio.move_on_after(limits.COMMAND_EXIT_TIMEOUT, shield=True):
+                await trio.aclose_forcefully(self._stream) if self.failure else await self._stream.aclose()
+
+    async def finish(self) -> None:
+        """Send what is queued, say GOAWAY and end `run`, all within `limits.GOODBYE_TIMEOUT`, also when cancelled."""
+        with trio.CancelScope(shield=True), trio.move_on_after(limits.GOODBYE_TIMEOUT):
+            self._ending = True
+            self.wake_writer()
+            await self.closed.wait()
+        self._scope.cancel()
+
+    async def ping(self) -> float:
+        """Return the round trip to the peer in seconds; RpcError UNAVAILABLE when the connection ends meanwhile."""
+        payload = len(self._pings).to_bytes(8, "big")
+        done = self._pings[payload] = trio.Event()
+        started = trio.current_time()
+        self.core.ping(payload)
+        self.wake_writer()
+        try:
+            await done.wait()
+        finally:
+            self._pings.pop(payload, None)
+        if self.closed.is_set():
+            raise RpcError(StatusCode.UNAVAILABLE, "the connection ended during a ping")
+        return trio.current_time() - started
+
+    # -- the two tasks -------------------------------------------------------------------------------------------------
+
+    async def _read_until_closed(self) -> None:
+        while True:
+            try:
+                data = await self._stream.receive_some(limits.READ_SIZE)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._lost(error)
+                return
+            if not data:
+                self._lost(None)
+                return
+            try:
+                happened = self.core.receive_data(data)
+            except RemoteProtocolError as error:
+                self.failure = error
+                # Only the writer may finish a frame it is in the middle of; it sends the GOAWAY that explains, then ends.
+                self._ending = True
+                self.wake_writer()
+                with trio.move_on_after(limits.GOODBYE_TIMEOUT):
+                    await trio.sleep_forever()
+                return
+            for event in happened:
+                self.handle(event)
+            self.wake_writer()
+
+    async def _write_until_closed(self, scope: trio.CancelScope) -> None:
+        while True:
+            data = self.core.data_to_send()
+            if data:
+                try:
+                    await self._stream.send_all(data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                    self._lost(error)
+                    scope.cancel()
+                    return
+                self._tell_drained()
+                continue
+            if self._ending:
+                if self.core.terminated:
+                    scope.cancel()
+                    return
+                self.core.close()
+                continue
+            self._wake = trio.Event()
+            await self._wake.wait()
+
+    def _tell_drained(self) -> None:
+        for call in self.calls.values():
+            if self.core.queued(call.stream_id) <= limits.SEND_QUEUE // 2:
+                call.drained()
+
+    def _lost(self, error: Exception | None) -> None:
+        if self._ending or self.failure is not None:
+            return
+        goaway = self._goaway
+        if goaway is not None and (goaway.error_code or goaway.debug_data):
+            text = goaway.debug_data.decode("utf-8", "replace")
+            message = f"the other side ended the connection: error {goaway.error_code} {text}".rstrip()
+        else:
+            message = "the other side closed the connection"
+        self.failure = ConnectionLost(message)
+        self.failure.__cause__ = error
+
+    def _over(self, failure: MobysessionError) -> None:
+        for call in list(self.calls.values()):
+            self.call_lost(call, failure)
+        for done in self._pings.values():
+            done.set()
+
+    # -- events --------------------------------------------------------------------------------------------------------
+
+    def handle(self, event: events.Event) -> None:
+        """Pass one event to the call it belongs to."""
+        match event:
+            case events.MessagesReceived(stream_id, messages):
+                if (call := self.calls.get(stream_id)) is not None:
+                    call.deliver(messages)
+            case events.SettingsReceived(settings):
+                self.settings = settings
+                self.ready.set()
+            case events.PingAcknowledged(payload):
+                if (done := self._pings.get(payload)) is not None:
+                    done.set()
+            case events.GoAwayReceived():
+                self._goaway = event
+                _log.debug("the other side says goodbye: %r", event)
+            case _:
+                self.handle_call_event(event)
+
+    @abstractmethod
+    def handle_call_event(self, event: events.Event) -> None:
+        """Take an event that the two roles treat differently."""
+
+    @abstractmethod
+    def call_lost(self, call: Call, failure: MobysessionError) -> None:
+        """Take the news that ``call`` cannot go on because the connection is over."""

@@ -1,0 +1,135 @@
+"""What a session hosts: methods by name, with their shape, their codec and their handler.
+
+The list of methods that a session advertises is read off the registrar, so that the header and the behaviour cannot drift
+apart (the thought is moby/buildkit's, session/session.go).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from google.protobuf.message import DecodeError
+
+from mobysession.errors import RpcError, StatusCode, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from google.protobuf.message import Message
+
+    from mobysession.rpc.server import ServerCall
+
+__all__ = ["Attachable", "Cardinality", "Method", "Registrar"]
+
+Request = TypeVar("Request", bound="Message")
+
+
+class Cardinality(enum.Enum):
+    """How many messages each side sends; the first half is the request."""
+
+    UNARY_UNARY = "unary-unary"
+    UNARY_STREAM = "unary-stream"
+    STREAM_UNARY = "stream-unary"
+    STREAM_STREAM = "stream-stream"
+
+
+class Method(NamedTuple):
+    """One hosted method; ``handler`` reads and writes raw messages of the call it is given."""
+
+    name: str
+    cardinality: Cardinality
+    handler: Callable[[ServerCall], Awaitable[None]]
+
+
+@runtime_checkable
+class Attachable(Protocol):
+    """A service that a session can carry. One method is the whole contract."""
+
+    def register(self, registrar: Registrar) -> None:
+        """Add the service's methods to ``registrar``."""
+
+
+class Registrar:
+    """The methods of one session, by their names ``/package.Service/Method``."""
+
+    def __init__(self) -> None:
+        self._methods: dict[str, Method] = {}
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names to advertise, in the order of registration."""
+        return tuple(self._methods)
+
+    def find(self, name: str) -> Method | None:
+        """Return the method called ``name``, in any case: the daemon lower-cases what was advertised."""
+        return self._methods.get(name) or self._lowered().get(name.lower())
+
+    def add(self, method: Method) -> None:
+        """Host ``method``.
+
+        Raises:
+            UsageError: the name is malformed, or hosted already.
+        """
+        if method.name.count("/") != 2 or not method.name.startswith("/"):
+            raise UsageError(f"{method.name!r} is no gRPC method: it must look like /package.Service/Method")
+        if method.name in self._methods:
+            raise UsageError(
+                f"{method.name} is served already on this session", hint="Allow each service once per session."
+            )
+        self._methods[method.name] = method
+
+    def stream(
+        self,
+        name: str,
+        handler: Callable[[ServerCall], Awaitable[None]],
+        cardinality: Cardinality = Cardinality.STREAM_STREAM,
+    ) -> None:
+        """Host a method whose handler reads and writes raw messages."""
+        self.add(Method(name, cardinality, handler))
+
+    def unary_unary(
+        self, name: str, handler: Callable[[Request, ServerCall], Awaitable[Message]], request: type[Request]
+    ) -> None:
+        """Host a method with one message each way; ``handler`` returns the answer."""
+
+        async def serve(call: ServerCall) -> None:
+            response = await handler(await receive_one(call, request.FromString), call)
+            await call.send(response.SerializeToString())
+
+        self.add(Method(name, Cardinality.UNARY_UNARY, serve))
+
+    def unary_stream(
+        self, name: str, handler: Callable[[Request, ServerCall], Awaitable[None]], request: type[Request]
+    ) -> None:
+        """Host a method with one message in and any number out; ``handler`` sends them through the call."""
+
+        async def serve(call: ServerCall) -> None:
+            await handler(await receive_one(call, request.FromString), call)
+
+        self.add(Method(name, Cardinality.UNARY_STREAM, serve))
+
+    def _lowered(self) -> dict[str, Method]:
+        return {name.lower(): method for name, method in self._methods.items()}
+
+
+async def receive_one(call: ServerCall, decode: Callable[[bytes], Any]) -> Any:
+    """Return the one message of a unary request, decoded.
+
+    Raises:
+        RpcError: INTERNAL where there is none, or more than one, or it cannot be decoded.
+    """
+    message = await call.receive()
+    if message is None:
+        raise RpcError(StatusCode.INTERNAL, f"{call.method} takes one message and got none")
+    if await call.receive() is not None:
+        raise RpcError(StatusCode.INTERNAL, f"{call.method} takes one message and got more")
+    return decode_request(call.method, message, decode)
+
+
+def decode_request(method: str, message: bytes, decode: Callable[[bytes], Any]) -> Any:
+    """Return ``message`` decoded; RpcError INTERNAL where that fails."""
+    try:
+        return decode(message)
+    except (DecodeError, ValueError) as error:
+        raise RpcError(StatusCode.INTERNAL, f"{method}: the request cannot be decoded") from error

@@ -1,0 +1,189 @@
+"""The server role: calls that the other side opens, each served by a task of its own.
+
+A handler ends its call by returning (OK) or by raising: an `RpcError` is the answer as it stands, any other of our errors
+is UNKNOWN with its message, which is written for readers, and whatever else happened is UNKNOWN without its text, because a
+stranger's exception may quote a secret.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from mobysession.concurrency import open_nursery
+from mobysession.errors import MobysessionError, RpcError, StatusCode
+from mobysession.protocol import events
+from mobysession.protocol.metadata import values
+from mobysession.rpc.connection import Call, Connection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from mobysession.rpc.registrar import Method, Registrar
+
+__all__ = ["Server", "ServerCall", "open_server"]
+
+_log = logging.getLogger("mobysession.rpc")
+
+
+class ServerCall(Call):
+    """A call as its handler sees it."""
+
+    def __init__(self, server: Server, received: events.CallReceived, number: int) -> None:
+        super().__init__(server, received.stream_id, received.method)
+        #: Counts the calls of a connection from 1.
+        self.number = number
+        #: The request's metadata, in order.
+        self.metadata: Sequence[tuple[str, str | bytes]] = received.metadata
+        #: Sent with the status; a handler may append.
+        self.trailing_metadata: list[tuple[str, str | bytes]] = []
+        self.scope = trio.CancelScope()
+        #: True when the daemon cancelled the call, as opposed to its deadline or our own end.
+        self.cancelled_by_peer = False
+        self.started = time.monotonic()
+        if received.timeout is not None:
+            self.scope.deadline = trio.current_time() + received.timeout
+
+    def values(self, key: str) -> list[str]:
+        """Return the text values of one key of the request's metadata, in order."""
+        return values(self.metadata, key)
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds to the call's deadline, not below 0; None without one."""
+        if self.scope.deadline == float("inf"):
+            return None
+        return max(0.0, self.scope.deadline - trio.current_time())
+
+    async def send_initial_metadata(self, metadata: Sequence[tuple[str, str | bytes]] = ()) -> None:
+        """Begin the response before its first message, which otherwise does it with empty metadata."""
+        await trio.lowlevel.checkpoint()
+        if self._failure is not None:
+            raise self._failure
+        self._connection.core.send_initial_metadata(self.stream_id, metadata)
+        self._connection.wake_writer()
+
+
+class Server(Connection):
+    """The methods of a registrar, served on one stream. Made by `open_server`."""
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        registrar: Registrar,
+        nursery: trio.Nursery,
+        *,
+        on_call_started: Callable[[ServerCall], None] | None = None,
+        on_call_ended: Callable[[ServerCall, StatusCode, str, BaseException | None], None] | None = None,
+    ) -> None:
+        super().__init__(stream, client_side=False)
+        self._registrar = registrar
+        self._nursery = nursery
+        self._on_call_started = on_call_started
+        self._on_call_ended = on_call_ended
+        self._count = 0
+
+    def handle_call_event(self, event: events.Event) -> None:
+        """Start, feed and stop calls."""
+        match event:
+            case events.CallReceived():
+                self._start(event)
+            case events.RequestEnded(stream_id):
+                if (call := self.calls.get(stream_id)) is not None:
+                    call.end_of_messages()
+            case events.CallReset(stream_id):
+                call = self.calls.get(stream_id)
+                if call is not None:
+                    self.call_lost(call, RpcError(StatusCode.CANCELLED, "the other side cancelled the call"))
+            case _:
+                pass
+
+    def call_lost(self, call: Call, failure: MobysessionError) -> None:
+        """Stop the handler of a call that nobody waits for any more."""
+        call.fail(failure)
+        if isinstance(call, ServerCall):
+            call.cancelled_by_peer = True
+            call.scope.cancel()
+
+    def _start(self, received: events.CallReceived) -> None:
+        self._count += 1
+        call = ServerCall(self, received, self._count)
+        method = self._registrar.find(received.method)
+        if self._on_call_started is not None:
+            self._on_call_started(call)
+        if method is None:
+            self._end(call, StatusCode.UNIMPLEMENTED, f"unknown method {received.method}", b"", None)
+            return
+        self.calls[received.stream_id] = call
+        self._nursery.start_soon(self._serve, call, method)
+
+    async def _serve(self, call: ServerCall, method: Method) -> None:
+        code, message, details = StatusCode.CANCELLED, "the session ended", b""
+        error: BaseException | None = None
+        answered = False
+        try:
+            with call.scope:
+                code, message, details, error = await _run_handler(call, method)
+            if call.scope.cancelled_caught:
+                late = not call.cancelled_by_peer
+                code = StatusCode.DEADLINE_EXCEEDED if late else StatusCode.CANCELLED
+                message = "the deadline of the call has passed" if late else "the other side cancelled the call"
+            answered = True
+        finally:
+            self.calls.pop(call.stream_id, None)
+            if not answered:
+                # What is queued for a call that we give up must not hold up the goodbye.
+                self.core.reset(call.stream_id)
+            self._end(call, code, message, details, error)
+
+    def _end(
+        self, call: ServerCall, code: StatusCode, message: str, details: bytes, error: BaseException | None
+    ) -> None:
+        self.core.send_trailers(call.stream_id, code, message, details=details, metadata=call.trailing_metadata)
+        self.wake_writer()
+        if code is not StatusCode.OK:
+            _log.debug("%s ended with %s: %s", call.method, code.name, message)
+        if self._on_call_ended is not None:
+            self._on_call_ended(call, code, message, error)
+
+
+async def _run_handler(call: ServerCall, method: Method) -> tuple[StatusCode, str, bytes, BaseException | None]:
+    try:
+        await method.handler(call)
+    except RpcError as error:
+        return error.code, error.message, error.details, error.__cause__ or error
+    except MobysessionError as error:
+        return StatusCode.UNKNOWN, error.message, b"", error
+    except Exception as error:
+        _log.warning("the handler of %s failed with %s", call.method, type(error).__name__)
+        _log.debug("the handler of %s failed", call.method, exc_info=True)
+        return StatusCode.UNKNOWN, f"the handler of {call.method} failed with {type(error).__name__}", b"", error
+    return StatusCode.OK, "", b"", None
+
+
+@asynccontextmanager
+async def open_server(
+    stream: trio.abc.Stream,
+    registrar: Registrar,
+    *,
+    on_call_started: Callable[[ServerCall], None] | None = None,
+    on_call_ended: Callable[[ServerCall, StatusCode, str, BaseException | None], None] | None = None,
+) -> AsyncIterator[Server]:
+    """Serve the methods of ``registrar`` on ``stream``, which the server owns from now on, while the block runs.
+
+    The callbacks are called in the loop and must not wait. At the end of the block running handlers are cancelled, their
+    callers are told, and the stream is closed. A connection that ends before shows in ``closed`` and ``failure``.
+    """
+    async with open_nursery() as pump, open_nursery() as handlers:
+        server = Server(
+            stream, registrar, handlers, on_call_started=on_call_started, on_call_ended=on_call_ended
+        )
+        pump.start_soon(server.run)
+        try:
+            yield server
+        finally:
+            handlers.cancel_scope.cancel()
+            pump.start_soon(server.finish)

@@ -1,0 +1,207 @@
+"""Registry credentials: the places they are looked up in.
+
+A build asks for credentials of one registry at a time. `DockerCredentials` finds what the docker CLI would find: a
+login in ``config.json``, in plain text or with a credential helper. A mapping or a function of the user's can stand in
+for it. Nothing found is an answer like any other, `ANONYMOUS`: the registry is then asked without credentials.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias, runtime_checkable
+
+import trio
+
+from mobysession import dockerconfig, limits
+from mobysession.errors import CredentialError, EndpointError, UsageError
+from mobysession.services.credential_helper import HelperAnswer, ask_helper
+from mobysession.services.provider import Provider
+
+__all__ = ["ANONYMOUS", "CredentialSource", "Credentials", "CredentialsFrom", "DockerCredentials", "credential_source"]
+
+#: The user name by which a helper says that the secret is an identity token.
+_IDENTITY_TOKEN: Final = "<token>"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A user name and a password; an identity token is a secret without a user name."""
+
+    username: str
+    secret: str = field(repr=False)
+
+
+ANONYMOUS: Final = Credentials("", "")
+
+
+@runtime_checkable
+class CredentialSource(Protocol):
+    """What looks up credentials."""
+
+    async def lookup(self, host: str) -> Credentials:
+        """Return the credentials for a registry, `ANONYMOUS` when there are none.
+
+        Args:
+            host: ``host[:port]`` as the engine dials it: ``registry-1.docker.io`` for Docker Hub.
+
+        Raises:
+            CredentialError: there may be some, and they cannot be had; the user must act.
+        """
+        ...
+
+
+_Login: TypeAlias = Credentials | tuple[str, str]
+#: Whatever credentials can be taken from. A mapping has hosts as keys, ``docker.io`` for Docker Hub. A function is
+#: called with the host at each request, in a worker thread unless it is a coroutine function; None means anonymous.
+CredentialsFrom: TypeAlias = (
+    CredentialSource | Mapping[str, _Login] | Callable[[str], _Login | Awaitable[_Login | None] | None]
+)
+
+
+def credential_source(source: CredentialsFrom | None) -> CredentialSource:
+    """Make a source of a mapping, a function, another source, or None: the user's docker configuration.
+
+    Raises:
+        UsageError: ``source`` is none of these; the caller must change it.
+    """
+    if source is None:
+        return DockerCredentials()
+    if isinstance(source, Mapping):
+        return _MappedCredentials(source)
+    if isinstance(source, CredentialSource):
+        return source
+    if callable(source):
+        return _ProvidedCredentials(source)
+    raise UsageError(
+        f"credentials cannot come from an object of type {type(source).__name__}",
+        hint="Give a mapping of hosts to (user, password), or a function that returns such a pair.",
+    )
+
+
+class DockerCredentials:
+    """Look credentials up where the docker CLI keeps them; never changes anything there.
+
+    What was found is used again for ``cache_for`` seconds, also that there is nothing; a failure is not kept.
+
+    Args:
+        config_dir: the directory of ``config.json``; None: ``$DOCKER_CONFIG``, else ``~/.docker``, at each lookup.
+        timeout: seconds that a credential helper may take.
+        cache_for: seconds for which a result is used again.
+    """
+
+    def __init__(
+        self,
+        config_dir: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float = limits.CREDENTIAL_HELPER_TIMEOUT,
+        cache_for: float = limits.CREDENTIAL_CACHE,
+    ) -> None:
+        self._config_dir = config_dir
+        self._timeout = timeout
+        self._cache_for = cache_for
+        self._cache: dict[str, tuple[float, Credentials]] = {}
+        # One lookup at a time, as BuildKit does it: a keychain may hang when asked twice (docker/cli#1862), and of
+        # several steps that ask for one registry at once only the first should cost a helper.
+        self._turn = trio.Lock()
+
+    def __repr__(self) -> str:
+        return f"DockerCredentials({str(self._config_dir)!r})" if self._config_dir else "DockerCredentials()"
+
+    async def lookup(self, host: str) -> Credentials:
+        """Return the credentials for a registry, as `CredentialSource.lookup` says.
+
+        Raises:
+            CredentialError: the configuration cannot be read, or a helper failed; the message names the file, the
+                helper and the registry, and the user must mend them.
+
+        Cancel: a running helper is killed, and gone when this returns.
+        """
+        key = dockerconfig.config_key(host)
+        async with self._turn:
+            expiry, found = self._cache.get(key, (0.0, ANONYMOUS))
+            # Not the loop's clock: a source may outlive a loop.
+            if time.monotonic() < expiry:
+                return found
+            found = await self._find(key)
+            self._remember(key, found)
+        return found
+
+    def _remember(self, key: str, found: Credentials) -> None:
+        self._cache.pop(key, None)
+        if len(self._cache) >= limits.CREDENTIAL_CACHE_HOSTS:
+            del self._cache[next(iter(self._cache))]
+        self._cache[key] = (time.monotonic() + self._cache_for, found)
+
+    async def _find(self, key: str) -> Credentials:
+        config, helper = await trio.to_thread.run_sync(self._configuration, key)
+        if helper is not None:
+            return _from_helper(await ask_helper(helper, key, config=config.path, seconds=self._timeout))
+        entry = config.auth_entry(key)
+        if entry is None:
+            return ANONYMOUS
+        if entry.identity_token:
+            return Credentials("", entry.identity_token)
+        return Credentials(entry.username, entry.password)
+
+    def _configuration(self, key: str) -> tuple[dockerconfig.DockerConfig, str | None]:
+        try:
+            config = dockerconfig.load(self._config_dir)
+        except EndpointError as error:
+            raise CredentialError(error.message, hint=error.hint) from error
+        return config, config.helper_for(key)
+
+
+def _from_helper(answer: HelperAnswer | None) -> Credentials:
+    if answer is None:
+        return ANONYMOUS
+    return Credentials("" if answer.username == _IDENTITY_TOKEN else answer.username, answer.secret)
+
+
+class _MappedCredentials:
+    def __init__(self, logins: Mapping[str, _Login]) -> None:
+        self._logins: dict[str, Credentials] = {}
+        for host, login in logins.items():
+            credentials = _credentials(login)
+            if credentials is None:
+                raise UsageError(f"the credentials for {host} are not a pair of user name and password")
+            self._logins[dockerconfig.config_key(host)] = credentials
+
+    async def lookup(self, host: str) -> Credentials:
+        return self._logins.get(dockerconfig.config_key(host), ANONYMOUS)
+
+
+class _ProvidedCredentials:
+    def __init__(self, function: Callable[[str], object]) -> None:
+        try:
+            self._provider = Provider(function)
+        except TypeError:
+            raise UsageError("the function for credentials takes more than the host") from None
+
+    async def lookup(self, host: str) -> Credentials:
+        try:
+            login = await self._provider.call(host)
+        except Exception as error:  # of any kind: the function is not ours
+            # The text of the failure may hold a password, so only its type is told.
+            raise CredentialError(
+                f"the function for credentials of {host} failed with {type(error).__name__}"
+            ) from error
+        if login is None:
+            return ANONYMOUS
+        credentials = _credentials(login)
+        if credentials is None:
+            raise CredentialError(
+                f"the function for credentials of {host} returned an object of type {type(login).__name__}",
+                hint="It must return a pair of user name and password, or None.",
+            )
+        return credentials
+
+
+def _credentials(login: object) -> Credentials | None:
+    if isinstance(login, Credentials):
+        return login
+    if isinstance(login, tuple | list) and len(login) == 2 and all(isinstance(part, str) for part in login):
+        return Credentials(*login)
+    return None

@@ -1,0 +1,196 @@
+"""Plain requests to the Engine API: who is there, which version, the classic build.
+
+Every request has a connection of its own; only ``dial_with_ping`` keeps one. Paths are sent without a version, which every
+engine takes for its own newest.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from mobysession import limits
+from mobysession.concurrency import open_nursery
+from mobysession.errors import HandshakeError, HandshakeTimeout
+from mobysession.transport.dial import dial
+from mobysession.transport.http import Exchange, Response
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable
+
+    from mobysession.transport.endpoint import Endpoint
+
+__all__ = ["EngineApi", "Ping", "dial_with_ping"]
+
+_OLDEST_API_VERSION = "1.24"  # what docker's clients assume of an engine that does not say
+_HEAD_REFUSED = frozenset({404, 405, 501})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ping:
+    """What an engine says of itself in the header lines of ``/_ping``.
+
+    Attributes:
+        api_version: the newest Engine API it has, e.g. ``1.51``.
+        builder_version: ``2`` when BuildKit is its default builder; says nothing about what else it has.
+        os_type: ``linux`` or ``windows``; empty when it did not say.
+        experimental: whether experimental features are on.
+        swarm: ``inactive``, ``active/manager``, ...; empty when it did not say.
+        server: its Server line, e.g. ``Docker/28.5.2 (linux)``.
+    """
+
+    api_version: str = _OLDEST_API_VERSION
+    builder_version: str = ""
+    os_type: str = ""
+    experimental: bool = False
+    swarm: str = ""
+    server: str = ""
+
+    @property
+    def api(self) -> tuple[int, int]:
+        """The version as numbers, to compare."""
+        major, _, minor = self.api_version.partition(".")
+        return int(major), int(minor)
+
+
+class EngineApi:
+    """The Engine API at an endpoint."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes | AsyncIterable[bytes] | None = None,
+        patience: float = limits.HANDSHAKE_TIMEOUT,
+    ) -> AsyncIterator[Response]:
+        """Send a request; the answer, of whatever status, can be read inside the block.
+
+        Args:
+            path: with its query, without a version.
+            headers: header lines besides those of the endpoint.
+            body: of the request; an iterator is sent piece by piece, beside the reading of the answer.
+            patience: seconds that the daemon may take to read on, or for the head of its answer; ``math.inf`` for ever.
+
+        Yields: the answer, its body unread.
+
+        Raises:
+            TransportError: as ``dial`` and ``hijack`` do.
+            UsageError: the request cannot be written.
+
+        Cancel: the connection is closed, as it is whenever the block is left.
+        """
+        fields = [*self.endpoint.headers, *headers]
+        stream = await dial(self.endpoint)
+        try:
+            exchange = Exchange(stream, self.endpoint)
+            head = exchange.request_head(method, path, fields, body)
+            async with open_nursery() as nursery:
+                nursery.start_soon(exchange.send, head, body, patience)
+                yield await exchange.receive_head()
+                nursery.cancel_scope.cancel()
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def get_json(self, path: str, *, timeout: float = limits.HANDSHAKE_TIMEOUT) -> dict[str, object]:
+        """Ask for a JSON object.
+
+        Raises:
+            ApiError: the engine answered with an error status.
+            TransportError: as ``request`` does, also when the whole answer was not there in ``timeout`` seconds.
+        """
+        import json  # only for who asks: start-up
+
+        with trio.move_on_after(timeout):
+            async with self.request("GET", path, patience=timeout) as response:
+                if response.status >= 400:
+                    raise await response.error(f"GET {path}")
+                content = await response.read()
+            try:
+                document = json.loads(content)
+            except ValueError:
+                document = None
+            if isinstance(document, dict):
+                return document
+            raise HandshakeError(f"the answer of {self.endpoint} to GET {path} is not a JSON object")
+        raise HandshakeTimeout(f"{self.endpoint} did not finish its answer to GET {path} within {timeout:g} seconds")
+
+    async def version(self) -> dict[str, object]:
+        """Return what ``/version`` says."""
+        return await self.get_json("/version")
+
+    async def ping(self) -> Ping:
+        """Ask who is there.
+
+        Raises:
+            TransportError: nobody, or what answered is not a Docker daemon.
+        """
+        async with self.request("HEAD", "/_ping") as response:
+            if response.status not in _HEAD_REFUSED and response.header("api-version"):
+                return _ping(response)
+        async with self.request("GET", "/_ping") as response:  # engines before 18.09, and what is no engine
+            ok = response.status == 200 and await response.read(limits.MAX_REFUSAL_BODY) == b"OK"
+            if ok or response.header("api-version"):
+                return _ping(response)
+            raise self._not_docker(response)
+
+    def _not_docker(self, response: Response) -> HandshakeError:
+        server = response.header("server")
+        what = f" but by {server!r}" if server else ""
+        return HandshakeError(
+            f"{self.endpoint} is not served by a Docker daemon{what}: /_ping was answered with status {response.status}",
+            hint="Check the address; a proxy in front of the daemon must pass on all paths.",
+        )
+
+
+async def dial_with_ping(endpoint: Endpoint) -> tuple[trio.abc.Stream, Ping]:
+    """Dial and ask who is there, on the one connection when the daemon keeps it open.
+
+    Returns: a stream that is ready for another request, and the answer.
+
+    Raises:
+        TransportError: as ``dial`` and ``EngineApi.ping`` do.
+
+    Cancel: nothing stays open.
+    """
+    stream = await dial(endpoint)
+    try:
+        exchange = Exchange(stream, endpoint, keep_alive=True)
+        await exchange.send(
+            exchange.request_head("HEAD", "/_ping", endpoint.headers, None), None, limits.HANDSHAKE_TIMEOUT
+        )
+        response = await exchange.receive_head()
+        usable = response.header("api-version") and not await response.read() and exchange.reusable
+        if usable:
+            return stream, _ping(response)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    await trio.aclose_forcefully(stream)
+    ping = await EngineApi(endpoint).ping()
+    return await dial(endpoint), ping
+
+
+def _ping(response: Response) -> Ping:
+    version = response.header("api-version")
+    return Ping(
+        api_version=version if _is_version(version) else _OLDEST_API_VERSION,
+        builder_version=response.header("builder-version"),
+        os_type=response.header("ostype"),
+        experimental=response.header("docker-experimental") == "true",
+        swarm=response.header("swarm"),
+        server=response.header("server"),
+    )
+
+
+def _is_version(text: str) -> bool:
+    major, dot, minor = text.partition(".")
+    return bool(dot) and all(part.isascii() and part.isdecimal() for part in (major, minor))

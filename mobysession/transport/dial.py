@@ -1,0 +1,154 @@
+"""An endpoint becomes a byte stream: unix sockets, TCP, TLS, ssh.
+
+Whatever fails here is named after the endpoint and who chose it, and ends in what the user can do about it. A stream that
+was half made is closed again, also when the dialling is cancelled.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from mobysession import limits
+from mobysession.errors import ConnectError
+from mobysession.transport.address import SSHAddress, UnixAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mobysession.transport.address import TCPAddress
+    from mobysession.transport.endpoint import Endpoint
+
+__all__ = ["dial"]
+
+_KEEPALIVE_SECONDS = 30  # what Go sets on the connections it hijacks: a session may be idle behind NAT for hours
+_BACKLOG_PAUSE = 0.05
+_RUNNING_HINT = "Is the daemon running? Name another one with --host, DOCKER_HOST or a docker context."
+
+
+async def dial(
+    endpoint: Endpoint, *, timeout: float = limits.CONNECT_TIMEOUT, alpn: Sequence[str] = ("http/1.1",)
+) -> trio.abc.Stream:
+    """Open a stream to a daemon.
+
+    Args:
+        timeout: seconds until the connection must stand, TLS included.
+        alpn: protocols to offer where there is TLS; ``h2`` only to speak gRPC at once.
+
+    Returns: a stream that the caller owns; a ``trio.abc.HalfCloseableStream`` unless it is TLS.
+
+    Raises:
+        ConnectError: nothing accepts connections there, or not from this user; TLSError when TLS failed.
+        EndpointError: a TLS file of the endpoint cannot be used; the user must mend it.
+
+    Cancel: nothing stays open.
+    """
+    with trio.move_on_after(timeout):
+        address = endpoint.address
+        if isinstance(address, UnixAddress):
+            return await _dial_unix(endpoint, address)
+        if isinstance(address, SSHAddress):
+            from mobysession.transport.ssh import dial_ssh  # only for who uses ssh: start-up
+
+            return await dial_ssh(address, name=str(endpoint))
+        stream = await _dial_tcp(endpoint, address)
+        return stream if endpoint.tls is None else await _wrap_tls(endpoint, stream, address.host, alpn)
+    raise ConnectError(f"{endpoint} did not accept a connection within {timeout:g} seconds", hint=_RUNNING_HINT)
+
+
+async def _dial_unix(endpoint: Endpoint, address: UnixAddress) -> trio.SocketStream:
+    try:
+        while True:
+            stream = await trio.open_unix_socket(address.path)
+            try:
+                stream.socket.getpeername()
+            except OSError as error:
+                # A full backlog: on unix sockets connect() neither waits for it nor fails in a way that trio sees.
+                stream.socket.close()
+                if error.errno != errno.ENOTCONN:
+                    raise
+                await trio.sleep(_BACKLOG_PAUSE)
+            else:
+                return stream
+    except OSError as error:
+        raise _socket_failure(endpoint, address.path, error) from error
+
+
+def _socket_failure(endpoint: Endpoint, path: str, error: OSError) -> ConnectError:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return ConnectError(
+            f"no permission to use the socket of {endpoint}",
+            hint="Join the group that owns it (usually docker, then log in again), use sudo, or a rootless daemon.",
+        )
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return ConnectError(f"there is no socket at {endpoint}", hint=_RUNNING_HINT)
+    if error.errno == errno.ECONNREFUSED:
+        if not _is_socket(path):
+            return ConnectError(f"{endpoint} is not a socket", hint=_RUNNING_HINT)
+        return ConnectError(f"nobody listens at {endpoint}", hint=_RUNNING_HINT)
+    return ConnectError(f"cannot connect to {endpoint}: {error.strerror or error}", hint=_RUNNING_HINT)
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)  # noqa: PTH116 - one call, on a path just used
+    except OSError:
+        return False
+
+
+async def _dial_tcp(endpoint: Endpoint, address: TCPAddress) -> trio.SocketStream:
+    try:
+        stream = await trio.open_tcp_stream(address.host, address.port)
+    except OSError as error:
+        raise _tcp_failure(endpoint, address.host, error) from error
+    _keep_alive(stream.socket)
+    return stream
+
+
+def _keep_alive(sock: trio.socket.SocketType) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL"):  # the second is the first one's name on macOS
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, _KEEPALIVE_SECONDS)
+
+
+def _tcp_failure(endpoint: Endpoint, host: str, error: OSError) -> ConnectError:
+    if isinstance(error, socket.gaierror):
+        return ConnectError(f"the host {host!r} of {endpoint} is not known: {error.strerror}", hint=_RUNNING_HINT)
+    cause: BaseException = error.__cause__ or error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    if isinstance(cause, ConnectionRefusedError):
+        return ConnectError(f"nobody listens at {endpoint}", hint=_RUNNING_HINT)
+    reason = cause.strerror if isinstance(cause, OSError) else None
+    return ConnectError(f"cannot connect to {endpoint}: {reason or cause}", hint=_RUNNING_HINT)
+
+
+async def _wrap_tls(
+    endpoint: Endpoint, stream: trio.SocketStream, host: str, alpn: Sequence[str]
+) -> trio.SSLStream[trio.SocketStream]:
+    from mobysession.transport.tls import tls_failure
+
+    config = endpoint.tls
+    assert config is not None
+    try:
+        context = await trio.to_thread.run_sync(functools.partial(config.context, alpn))
+        secured = trio.SSLStream(stream, context, server_hostname=config.server_name or host, https_compatible=True)
+        await secured.do_handshake()
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(stream)
+        failure = tls_failure(error, str(endpoint))
+        raise failure or ConnectError(f"{endpoint} broke the connection in the TLS handshake") from error
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
+        raise
+    return secured

@@ -1,0 +1,173 @@
+"""Where a daemon is, and who said so.
+
+The order is the docker CLI's (docker/cli cli/command/cli.go): a host given explicitly; ``DOCKER_HOST``; the context that
+``DOCKER_CONTEXT`` names; the one that ``currentContext`` of ``config.json`` names; the default socket. Only where the
+default socket does not exist, and nothing else was asked for, the one of a rootless daemon is taken instead.
+
+=========================================  ============================================================================
+``unix:///path``                           the path is taken as it is written, with spaces and percent signs
+``tcp://host[:port][/prefix]``             port 2375, also with TLS; the prefix is put before the paths of requests
+``http://...``, ``https://...``            the same with port 80; with TLS and port 443
+``ssh://[user@]host[:port][/socket]``      the daemon on that host, through the ``ssh`` binary and the docker CLI there
+``host:port``                              ``tcp://host:port``
+=========================================  ============================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobysession import dockerconfig
+from mobysession.errors import EndpointError, UsageError
+from mobysession.transport.address import SSHAddress, TCPAddress, UnixAddress, parse_address
+from mobysession.transport.tls import TLSConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mobysession.transport.address import Address
+
+__all__ = ["DEFAULT_SOCKET", "Endpoint"]
+
+DEFAULT_SOCKET = "/var/run/docker.sock"
+_DEFAULT_TLS_URL = "tcp://localhost:2376"
+_DEFAULT_CONTEXT = "default"
+_logger = logging.getLogger("mobysession.transport")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A daemon's address and what is needed to speak to it.
+
+    Attributes:
+        url: the address as it was written.
+        source: who named it: ``--host``, ``DOCKER_HOST``, ``context "x"``, ``default socket`` ...
+        tls: how to speak TLS; None: in plain text. Only addresses of tcp have it.
+        headers: header lines for every HTTP/1.1 request, from ``HttpHeaders`` of config.json.
+        address: ``url``, taken apart.
+    """
+
+    url: str
+    source: str = "--host"
+    tls: TLSConfig | None = None
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    address: Address = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        address = parse_address(self.url)
+        object.__setattr__(self, "address", address)
+        if not isinstance(address, TCPAddress):
+            object.__setattr__(self, "tls", None)  # DOCKER_TLS_VERIFY does not concern sockets and ssh
+        elif address.scheme == "https" and self.tls is None:
+            object.__setattr__(self, "tls", TLSConfig())
+
+    @classmethod
+    def parse(
+        cls,
+        url: str,
+        *,
+        tls: TLSConfig | None = None,
+        source: str = "--host",
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> Endpoint:
+        """Take a host string as it is given to ``--host``.
+
+        Raises:
+            EndpointError: it is malformed or of an unknown scheme; the user must change it.
+        """
+        return cls(url, source, tls, headers)
+
+    @classmethod
+    def from_env(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        config_dir: str | os.PathLike[str] | None = None,
+        host: str | None = None,
+        context: str | None = None,
+    ) -> Endpoint:
+        """Find the daemon that the docker CLI would find; blocking, as it reads files.
+
+        Args:
+            environ: the variables; None: the process's own.
+            config_dir: directory of config.json and of the contexts; None: what DOCKER_CONFIG says.
+            host: what ``--host`` was given.
+            context: what ``--context`` was given.
+
+        Raises:
+            EndpointError: what was found is malformed, unknown or unreadable; the user must change it.
+            UsageError: both a host and a context are given.
+        """
+        environ = os.environ if environ is None else environ
+        if host and context:
+            raise UsageError("a host and a context are given; either names a daemon", hint="Leave one of them out.")
+        config = dockerconfig.load(config_dir, environ=environ)
+        tls = TLSConfig.from_env(environ, config_dir=config.path.parent)
+        variable = environ.get("DOCKER_HOST")
+        if host:
+            return cls(host, "--host", tls, config.http_headers)
+        if variable and context in (None, "", _DEFAULT_CONTEXT):
+            return cls(variable, "DOCKER_HOST", tls, config.http_headers)
+        for name, origin in (
+            (context, "--context"),
+            (environ.get("DOCKER_CONTEXT"), "DOCKER_CONTEXT"),
+            (config.current_context, f"currentContext of {config.path}"),
+        ):
+            if name == _DEFAULT_CONTEXT:
+                break
+            if name:
+                return _from_context(name, config, f'context "{name}", from {origin}')
+        return _default(environ, tls, config.http_headers)
+
+    @classmethod
+    def from_context(
+        cls,
+        name: str,
+        *,
+        config_dir: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Endpoint:
+        """Read a docker context; blocking. ``default`` stands for the environment, or else the default socket.
+
+        Raises:
+            EndpointError: there is none of this name, or it cannot be used; the user must choose another.
+        """
+        if name == _DEFAULT_CONTEXT:
+            return cls.from_env(environ, config_dir=config_dir, context=name)
+        config = dockerconfig.load(config_dir, environ=environ)
+        return _from_context(name, config, f'context "{name}"')
+
+    @property
+    def host(self) -> str:
+        """The value for the Host line of HTTP/1.1 requests."""
+        return self.address.host_header
+
+    def target(self, path: str) -> str:
+        """Return the request target for a path of the API, behind the prefix of the address."""
+        return self.address.prefix + path
+
+    def __str__(self) -> str:
+        return f"{self.url} ({self.source})"
+
+
+def _from_context(name: str, config: dockerconfig.DockerConfig, source: str) -> Endpoint:
+    from mobysession.transport.contexts import load_context  # only for who uses contexts: start-up
+
+    context = load_context(name, config.path.parent)
+    return Endpoint(context.host, source, context.tls, config.http_headers)
+
+
+def _default(environ: Mapping[str, str], tls: TLSConfig | None, headers: tuple[tuple[str, str], ...]) -> Endpoint:
+    if tls is not None:
+        return Endpoint(_DEFAULT_TLS_URL, "default address with TLS", tls, headers)
+    runtime_dir = environ.get("XDG_RUNTIME_DIR")
+    rootless = Path(runtime_dir, "docker.sock") if runtime_dir else None
+    if rootless is not None and not Path(DEFAULT_SOCKET).exists() and rootless.exists():
+        source = f"rootless socket, as {DEFAULT_SOCKET} does not exist"
+        _logger.info("using the %s: %s", source, rootless)
+        return Endpoint(f"unix://{rootless}", source, None, headers)
+    return Endpoint(f"unix://{DEFAULT_SOCKET}", "default socket", None, headers)

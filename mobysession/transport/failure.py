@@ -1,0 +1,49 @@
+"""What a stream's failure means to a reader who knows the endpoint and not trio."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from mobysession.errors import ConnectionLost, MobysessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mobysession.transport.endpoint import Endpoint
+
+__all__ = ["name_failures"]
+
+
+@contextmanager
+def name_failures(endpoint: Endpoint | None) -> Iterator[None]:
+    """Turn a broken stream into the error that says whose it was and why.
+
+    Raises:
+        TLSError: TLS broke it, e.g. because the daemon demands a client certificate, which TLS 1.3 tells this late.
+        ConnectionLost: anything else did.
+    """
+    try:
+        yield
+    except trio.BrokenResourceError as error:
+        if isinstance(error, MobysessionError):  # a remote command's, with its own words
+            raise
+        name = str(endpoint) if endpoint is not None else "the daemon"
+        raise _tls_failure(error, endpoint, name) or ConnectionLost(
+            f"the connection to {name} broke: {_reason(error)}"
+        ) from error
+
+
+def _tls_failure(error: trio.BrokenResourceError, endpoint: Endpoint | None, name: str) -> MobysessionError | None:
+    if endpoint is None or endpoint.tls is None:
+        return None
+    from mobysession.transport.tls import tls_failure
+
+    return tls_failure(error, name)
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(error) or "no reason given"

@@ -1,0 +1,134 @@
+"""A request that becomes a byte stream: ``POST /session`` and ``POST /grpc``.
+
+The upgrade itself is ``mobysession.protocol.handshake``; this is its waiting. What came with the ``101`` is replayed before
+anything else is read, and whatever goes wrong, the stream is closed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from mobysession import limits
+from mobysession.protocol.handshake import UpgradeHandshake
+from mobysession.transport.dial import dial
+from mobysession.transport.endpoint import Endpoint
+from mobysession.transport.failure import name_failures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mobysession.protocol.handshake import Upgraded
+
+__all__ = ["HalfCloseableHijackedStream", "HijackedStream", "hijack"]
+
+_DUMMY_HOST = "docker"
+
+
+class HijackedStream(trio.abc.Stream):
+    """What an upgraded connection carries, from the first byte after the ``101`` on.
+
+    Attributes:
+        transport_stream: the connection below.
+        status_line: the daemon's, e.g. ``HTTP/1.1 101 Switching Protocols``.
+        headers: its header lines, names in lower case.
+    """
+
+    def __init__(self, transport_stream: trio.abc.Stream, upgraded: Upgraded) -> None:
+        self.transport_stream = transport_stream
+        self.status_line = upgraded.status_line
+        self.headers = upgraded.headers
+        self._leftover = upgraded.leftover
+        self._closed = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Read, the leftover first. Cancel: nothing is lost."""
+        if not self._leftover or self._closed:
+            return bytes(await self.transport_stream.receive_some(max_bytes))
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError("max_bytes must be at least 1")
+        await trio.lowlevel.checkpoint()
+        data, self._leftover = self._leftover[:max_bytes], self._leftover[max_bytes or len(self._leftover) :]
+        return data or bytes(await self.transport_stream.receive_some(max_bytes))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Write all of it. Cancel: any part may have been sent."""
+        await self.transport_stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until ``send_all`` might not block."""
+        await self.transport_stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Close the connection; the daemon takes it for the end of the session. Cancel: it is closed all the same."""
+        self._closed = True
+        await self.transport_stream.aclose()
+
+
+class HalfCloseableHijackedStream(HijackedStream, trio.abc.HalfCloseableStream):
+    """The same over a connection that can be closed in one direction."""
+
+    transport_stream: trio.abc.HalfCloseableStream
+
+    async def send_eof(self) -> None:
+        """Say that nothing more will be sent."""
+        await self.transport_stream.send_eof()
+
+
+async def hijack(
+    over: Endpoint | trio.abc.Stream,
+    target: str,
+    headers: Iterable[tuple[str, str]] = (),
+    *,
+    endpoint: Endpoint | None = None,
+    timeout: float = limits.HANDSHAKE_TIMEOUT,
+) -> HijackedStream:
+    """Ask the daemon to upgrade a connection to ``h2c``, and take the connection over.
+
+    Args:
+        over: where to dial, or a stream that was dialled already and has nothing in flight; it is ours from now on.
+        target: path of the request, e.g. ``/session``.
+        headers: header lines to send, in this order, repeated names on lines of their own.
+        endpoint: where ``over`` leads to when it is a stream: its path prefix, its headers and its name in errors.
+        timeout: seconds for the answer, once connected.
+
+    Returns: the upgraded stream, which the caller owns.
+
+    Raises:
+        ConnectError: nothing could be dialled; TLSError when TLS is why.
+        UpgradeRefused: the daemon said no, in its own words; SessionIdInUse when the ID is taken.
+        HandshakeError: what answered is not a Docker daemon; HandshakeTimeout when nothing did in time.
+        ConnectionLost: the connection broke before the answer.
+        UsageError: the target or a header cannot be sent.
+
+    Cancel: the connection is closed.
+    """
+    if isinstance(over, Endpoint):
+        endpoint = over
+    fields = [*(endpoint.headers if endpoint else ()), *headers]
+    handshake = UpgradeHandshake(
+        endpoint.target(target) if endpoint else target, fields, host=endpoint.host if endpoint else _DUMMY_HOST
+    )
+    stream = await dial(over) if isinstance(over, Endpoint) else over
+    try:
+        with name_failures(endpoint), trio.move_on_after(timeout):
+            upgraded = await _shake_hands(stream, handshake)
+            kind = HalfCloseableHijackedStream if isinstance(stream, trio.abc.HalfCloseableStream) else HijackedStream
+            return kind(stream, upgraded)
+        raise handshake.timed_out(timeout)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+
+
+async def _shake_hands(stream: trio.abc.Stream, handshake: UpgradeHandshake) -> Upgraded:
+    try:
+        await stream.send_all(handshake.data_to_send())
+    except trio.BrokenResourceError:
+        # Whoever refuses early may have said why before it closed; if not, reading fails as well.
+        pass
+    while True:
+        upgraded = handshake.receive_data(await stream.receive_some(limits.READ_SIZE))
+        if upgraded is not None:
+            return upgraded

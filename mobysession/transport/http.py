@@ -1,0 +1,223 @@
+"""One HTTP/1.1 request on a stream, and its answer, of which body and lines may be endless.
+
+A daemon may answer before it has read the request's body, and may then close: so a body is sent beside the reading, and that
+it could not be sent to its end is no failure as long as there is an answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import h11
+import trio
+
+from mobysession import limits
+from mobysession.errors import ApiError, ConnectionLost, HandshakeError, HandshakeTimeout, UsageError
+from mobysession.protocol.http1 import check_start, encode_fields, error_message, one_line
+from mobysession.transport.failure import name_failures
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable
+
+    from mobysession.transport.endpoint import Endpoint
+
+__all__ = ["Body", "Exchange", "Response"]
+
+_START = 16
+
+
+class Exchange:
+    """A request and its answer.
+
+    Args:
+        stream: a connection with nothing in flight; stays the caller's.
+        endpoint: where it leads to.
+        keep_alive: leave the connection usable for another request.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, endpoint: Endpoint, *, keep_alive: bool = False) -> None:
+        self._stream = stream
+        self._endpoint = endpoint
+        self._keep_alive = keep_alive
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MAX_HEAD)
+        self._name = "the request"
+        self._start = b""
+        # Infinite while it is our turn, and then the time by which the daemon must have moved.
+        self._patience = trio.CancelScope()
+
+    @property
+    def reusable(self) -> bool:
+        """Whether both sides are done and neither closes: another request may follow on the stream."""
+        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE and not self._h11.trailing_data[0]
+
+    def request_head(
+        self, method: str, target: str, fields: Iterable[tuple[str, str]], body: bytes | AsyncIterable[bytes] | None
+    ) -> bytes:
+        """Return the head of the request; raises UsageError when it cannot be written."""
+        self._name = f"{method} {target.partition('?')[0]}"
+        headers = [(b"Host", self._endpoint.host.encode("ascii", "replace")), *encode_fields(fields)]
+        if not self._keep_alive:
+            headers.append((b"Connection", b"close"))
+        if isinstance(body, bytes):
+            headers.append((b"Content-Length", str(len(body)).encode("ascii")))
+        elif body is not None:
+            headers.append((b"Transfer-Encoding", b"chunked"))
+        try:
+            request = h11.Request(method=method, target=self._endpoint.target(target), headers=headers)
+            return self._h11.send(request) or b""
+        except (h11.LocalProtocolError, UnicodeEncodeError):
+            raise UsageError(f"{self._name} cannot be written as HTTP/1.1") from None
+
+    async def send(self, head: bytes, body: bytes | AsyncIterable[bytes] | None, patience: float) -> None:
+        """Send the request.
+
+        Args:
+            patience: seconds that the daemon may take to read on, or to answer after the end.
+
+        Cancel: the request is incomplete, the stream useless.
+        """
+        try:
+            await self._send_all(head, patience)
+            async for chunk in _chunks_of(body):
+                await self._send_all(self._h11.send(h11.Data(data=chunk)) or b"", patience)
+            await self._send_all(self._h11.send(h11.EndOfMessage()) or b"", patience)
+            self._patience.deadline = trio.current_time() + patience
+        except trio.BrokenResourceError:
+            # Whoever closes early has often answered first; reading tells.
+            self._patience.deadline = trio.current_time() + patience
+
+    async def _send_all(self, data: bytes, patience: float) -> None:
+        self._patience.deadline = trio.current_time() + patience
+        await self._stream.send_all(data)
+        self._patience.deadline = float("inf")
+
+    async def receive_head(self) -> Response:
+        """Wait for the head of the answer.
+
+        Raises:
+            HandshakeTimeout: the daemon did not move in time.
+            HandshakeError: what answered does not speak HTTP/1.1.
+            ConnectionLost: the connection broke.
+        """
+        with self._patience:
+            while True:
+                event = await self._next_event()
+                if isinstance(event, h11.Response):
+                    return Response(self, event)
+        raise HandshakeTimeout(
+            f"{self._endpoint} accepted the connection and did not answer {self._name} in time",
+            hint="Check that a Docker daemon listens at this address, and that it is not stuck.",
+        )
+
+    async def receive_chunk(self) -> bytes:
+        """Wait for the next piece of the answer's body; empty at its end."""
+        while True:
+            event = await self._next_event()
+            if isinstance(event, h11.Data):
+                if event.data:
+                    return bytes(event.data)
+            else:
+                return b""
+
+    async def _next_event(self) -> h11.Event | type[h11.PAUSED]:
+        while True:
+            try:
+                event = self._h11.next_event()
+            except h11.RemoteProtocolError as error:
+                raise self._broken(error) from error
+            if event is not h11.NEED_DATA:
+                return event
+            with name_failures(self._endpoint):
+                data = await self._stream.receive_some(limits.READ_SIZE)
+            if len(self._start) < _START:
+                self._start += data[:_START]
+                check_start(self._start, final=not data)
+            self._h11.receive_data(data)
+
+    def _broken(self, error: h11.RemoteProtocolError) -> Exception:
+        if self._h11.trailing_data[1]:
+            where = "in the middle of its answer" if self._start else "without an answer"
+            return ConnectionLost(f"{self._endpoint} closed the connection {where} to {self._name}")
+        return HandshakeError(f"the answer of {self._endpoint} to {self._name} is not valid HTTP/1.1: {error}")
+
+
+async def _chunks_of(body: bytes | AsyncIterable[bytes] | None) -> AsyncIterator[bytes]:
+    if isinstance(body, bytes):
+        yield body
+    elif body is not None:
+        async for chunk in body:
+            yield chunk
+
+
+class Response:
+    """An answer whose head has arrived.
+
+    Attributes:
+        status: the HTTP status.
+        reason: the reason phrase.
+        headers: the header lines, names in lower case.
+    """
+
+    def __init__(self, exchange: Exchange, head: h11.Response) -> None:
+        self._exchange = exchange
+        self.status = head.status_code
+        self.reason = one_line(head.reason.decode("latin-1"))
+        self.headers = tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in head.headers)
+
+    def header(self, name: str, default: str = "") -> str:
+        """Return the first value of a header line."""
+        name = name.lower()
+        return next((value for key, value in self.headers if key == name), default)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives, in pieces of any size; raises ConnectionLost when it does not end properly."""
+        while chunk := await self._exchange.receive_chunk():
+            yield chunk
+
+    async def lines(self, limit: int = limits.MAX_LINE) -> AsyncIterator[bytes]:
+        """Yield the lines of the body without their ends; the last need not have one.
+
+        Raises:
+            HandshakeError: a line is longer than ``limit`` bytes.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        async for chunk in self.chunks():
+            *complete, rest = chunk.split(b"\n")
+            for line in complete:
+                yield b"".join([*pieces, line]).removesuffix(b"\r")
+                pieces.clear()
+                size = 0
+            pieces.append(rest)
+            size += len(rest)
+            if size > limit:
+                raise HandshakeError(f"a line of the answer is longer than {limit} bytes")
+        if size:
+            yield b"".join(pieces)
+
+    async def read(self, limit: int = limits.MAX_MESSAGE) -> bytes:
+        """Return the rest of the body.
+
+        Raises:
+            HandshakeError: it is longer than ``limit`` bytes.
+        """
+        body = bytearray()
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > limit:
+                raise HandshakeError(f"the answer is longer than {limit} bytes")
+        return bytes(body)
+
+    async def error(self, doing: str) -> ApiError:
+        """Read the body of an error and return it as the error to raise.
+
+        Args:
+            doing: what was asked for, to begin the message with.
+        """
+        body = bytearray()
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > limits.MAX_REFUSAL_BODY:
+                break
+        reason = error_message(bytes(body), self.header("content-type")) or self.reason or "no reason given"
+        return ApiError(f"{doing}: the engine answered with status {self.status}: {reason}", status=self.status)

@@ -1,0 +1,53 @@
+"""``ssh://``: the daemon of another host, through the ``ssh`` binary here and the docker CLI there.
+
+``docker system dial-stdio`` copies between its stdin and stdout and the daemon's socket. Each connection is an ssh of its
+own, unless the user's configuration shares one (ControlMaster). (docker/cli cli/connhelper)
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from mobysession import limits
+from mobysession.transport.command import open_command
+
+if TYPE_CHECKING:
+    from mobysession.transport.address import SSHAddress
+    from mobysession.transport.command import CommandStream
+
+__all__ = ["dial_ssh", "ssh_argv"]
+
+_HINT = "Try: ssh {host} docker version. The key must need no typing, and the docker CLI there must be 18.09 or newer."
+
+
+def ssh_argv(address: SSHAddress, remote: str | None = None) -> list[str]:
+    """Return the command line that reaches a daemon.
+
+    Args:
+        remote: the command there, quoted for a shell; None: the docker CLI's ``dial-stdio``.
+    """
+    if remote is None:
+        host = f"--host=unix://{address.socket}" if address.socket else None
+        remote = shlex.join(filter(None, ["docker", host, "system", "dial-stdio"]))
+    return [
+        "ssh",
+        *(["-l", address.user] if address.user else []),
+        *(["-p", str(address.port)] if address.port else []),
+        f"-o ConnectTimeout={limits.CONNECT_TIMEOUT:.0f}",
+        "-T",
+        "--",
+        address.host,
+        remote,
+    ]
+
+
+async def dial_ssh(address: SSHAddress, *, name: str) -> CommandStream:
+    """Start ssh; whether it gets through, the first read tells.
+
+    Raises:
+        ConnectError: there is no ssh here; the user must install it.
+
+    Cancel: nothing runs.
+    """
+    return await open_command(ssh_argv(address), name=name, hint=_HINT.format(host=address.host))

@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from mobysession import limits
+from mobysession.errors import CredentialError, UsageError
+from mobysession.services.credentials import ANONYMOUS, Credentials, DockerCredentials, credential_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HUB = "https://index.docker.io/v1/"
+
+
+@pytest.fixture
+def configure(docker_config):
+    """Write config.json."""
+
+    def configure(**fields):
+        (docker_config / "config.json").write_text(json.dumps(fields))
+
+    return configure
+
+
+@pytest.fixture
+def install(isolated_environment, monkeypatch):
+    """Put a credential helper, written in Python, on a PATH that holds nothing else; return the file it may write."""
+    folder = isolated_environment / "bin"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("NOTES", str(folder / "notes"))
+
+    def install(name: str, body: str) -> Path:
+        path = folder / f"docker-credential-{name}"
+        path.write_text(f"#!{sys.executable} -ISs\nimport os, sys\n{body}\n")
+        path.chmod(0o755)
+        return folder / "notes"
+
+    return install
+
+
+def _auth(user: str, password: str) -> dict[str, str]:
+    return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def _prints(username: str, secret: str) -> str:
+    return f"print({json.dumps(json.dumps({'ServerURL': 'x', 'Username': username, 'Secret': secret}))})"
+
+
+async def test_no_configuration_is_anonymous():
+    """Without a docker configuration every registry is asked without credentials."""
+    assert await DockerCredentials().lookup("registry.example") == ANONYMOUS
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (_auth("user", "pa:ss"), Credentials("user", "pa:ss")),
+        ({"username": "user", "password": "pass"}, Credentials("user", "pass")),
+        ({**_auth("user", "pass"), "identitytoken": "id"}, Credentials("", "id")),
+        ({"registrytoken": "token"}, ANONYMOUS),
+        ({}, ANONYMOUS),
+    ],
+)
+async def test_plain_logins(configure, entry, expected):
+    """Each kind of entry in auths gives what the reference sends for it."""
+    configure(auths={"registry.example:5000": entry})
+    assert await DockerCredentials().lookup("registry.example:5000") == expected
+
+
+@pytest.mark.parametrize("other", ["registry.example:5001", "registry.example", "sub.registry.example:5000", "example"])
+async def test_other_hosts_get_nothing(configure, other):
+    """A login counts for its own host and port, and for no others."""
+    configure(auths={"registry.example:5000": _auth("user", "pass")})
+    assert await DockerCredentials().lookup(other) == ANONYMOUS
+
+
+async def test_docker_hub_is_found_under_its_key(configure):
+    """The engine's registry-1.docker.io is the docker CLI's https://index.docker.io/v1/."""
+    configure(auths={HUB: _auth("user", "pass")})
+    assert await DockerCredentials().lookup("registry-1.docker.io") == Credentials("user", "pass")
+
+
+async def test_a_helper_is_asked_for_its_key(configure, install):
+    """The helper gets the action as argument and the key on stdin, and its answer counts instead of the plain entry."""
+    notes = install(
+        "keys", f"open(os.environ['NOTES'], 'w').write(f'{{sys.argv[1:]}} {{sys.stdin.read()}}')\n{_prints('u', 's')}"
+    )
+    configure(auths={HUB: _auth("user", "pass")}, credsStore="keys")
+    assert await DockerCredentials().lookup("registry-1.docker.io") == Credentials("u", "s")
+    assert notes.read_text() == f"['get'] {HUB}"
+
+
+async def test_a_helper_of_one_registry_goes_before_the_store(configure, install):
+    """A helper in credHelpers decides for its hosts, credsStore for the others."""
+    install("one", _prints("one", "1"))
+    install("all", _prints("all", "2"))
+    configure(credsStore="all", credHelpers={"registry.example": "one"})
+    source = DockerCredentials()
+    assert await source.lookup("registry.example") == Credentials("one", "1")
+    assert await source.lookup("other.example") == Credentials("all", "2")
+
+
+async def test_a_token_user_marks_an_identity_token(configure, install):
+    """The user name <token> disappears, and the secret stands alone."""
+    install("keys", _prints("<token>", "identity"))
+    configure(credsStore="keys")
+    assert await DockerCredentials().lookup("registry.example") == Credentials("", "identity")
+
+
+async def test_a_helper_without_a_login_is_anonymous(configure, install):
+    """The one sentence for "nothing here" is no failure, and the plain entry is no fallback."""
+    install("keys", "print('credentials not found in native keychain'); sys.exit(1)")
+    configure(auths={"registry.example": _auth("user", "pass")}, credsStore="keys")
+    assert await DockerCredentials().lookup("registry.example") == ANONYMOUS
+
+
+async def test_the_platform_store_is_used_where_nothing_is_configured(install):
+    """Without any configuration an installed native helper is asked."""
+    install("secretservice", _prints("native", "n"))
+    assert await DockerCredentials().lookup("registry.example") == Credentials("native", "n")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("print('the vault is sealed'); sys.exit(1)", "failed with exit status 1: the vault is sealed"),
+        ("sys.exit(3)", "failed with exit status 3: it gave no reason"),
+        ("print('a\\n\\x1b[31mb'); sys.exit(1)", "failed with exit status 1: a ?[31mb"),
+        ("print('x' * 5000); sys.exit(1)", f"failed with exit status 1: {'x' * 300}…"),
+        (
+            f"{_prints('u', 'hunter2')}; sys.exit(1)",
+            "failed with exit status 1: what it printed may hold credentials and is not shown",
+        ),
+        ("os.kill(os.getpid(), 9)", "failed with signal 9: it gave no reason"),
+        ("print('hunter2')", "did not print credentials"),
+        ("pass", "did not print credentials"),
+        ("print('[1]')", "did not print credentials"),
+        ('print(\'{"Username": "hunter2"}\')', "did not print credentials"),
+        ('print(\'{"Username": "u", "Secret": 7}\')', "did not print credentials"),
+        ("os.write(1, b'{\\xff')", "did not print credentials"),
+        ("print('[' * 60000)", "did not print credentials"),
+        (
+            "while True: os.write(1, b'hunter2 ' * 512)",
+            f"printed more than {limits.CREDENTIAL_HELPER_OUTPUT} bytes",
+        ),
+    ],
+)
+async def test_a_failing_helper_is_named(configure, install, docker_config, body, reason):
+    """Whatever a helper does wrong is an error naming helper, registry and file; output is shown as a reason only."""
+    install("keys", body)
+    configure(credsStore="keys")
+    with pytest.raises(CredentialError) as caught:
+        await DockerCredentials().lookup("registry.example")
+    prefix = f"docker-credential-keys, named for registry.example in {docker_config / 'config.json'},"
+    assert caught.value.message == f"{prefix} {reason}"
+    assert "hunter2" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["missing", "nul\0"])
+async def test_a_helper_that_cannot_be_started(configure, install, name):
+    """A missing helper, or one of an impossible name, is an error and not a crash."""
+    configure(credsStore=name)
+    with pytest.raises(CredentialError, match=r"is not installed|cannot be started"):
+        await DockerCredentials().lookup("registry.example")
+
+
+_HANG = """
+child = os.fork()
+if child == 0:
+    import time
+    while True: time.sleep(1000)
+import time
+open(os.environ['NOTES'] + '.new', 'w').write(f'{os.getpid()} {child}')
+os.rename(os.environ['NOTES'] + '.new', os.environ['NOTES'])
+while True: time.sleep(1000)
+"""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _any_alive(notes: Path) -> bool:
+    return any(map(_alive, map(int, notes.read_text().split())))
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_hanging_helper_is_killed_in_time(configure, install, mock_clock):
+    """A helper that says nothing is killed, with its children, when its time is over, and not before."""
+    notes = install("keys", _HANG)
+    configure(credsStore="keys")
+
+    async def look_up():
+        with pytest.raises(CredentialError, match=r"did not answer within 30 s"):
+            await DockerCredentials().lookup("registry.example")
+        ended.set()
+
+    ended = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look_up)
+        await _until(notes.exists)
+        mock_clock.jump(limits.CREDENTIAL_HELPER_TIMEOUT - 1)
+        await trio.lowlevel.checkpoint()
+        assert not ended.is_set()
+        mock_clock.jump(1)
+    await _until(lambda: not _any_alive(notes))
+
+
+async def test_cancelling_kills_the_helper(configure, install):
+    """A cancelled lookup leaves no process behind, and the next lookup works."""
+    notes = install("keys", _HANG)
+    configure(credsStore="keys")
+    source = DockerCredentials()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(source.lookup, "registry.example")
+        await _until(notes.exists)
+        nursery.cancel_scope.cancel()
+    await _until(lambda: not _any_alive(notes))
+    install("keys", _prints("u", "s"))
+    assert await source.lookup("registry.example") == Credentials("u", "s")
+
+
+async def test_a_helper_that_does_not_read_its_question(configure, install):
+    """A helper that closes stdin before it was asked may still answer."""
+    install("keys", f"os.close(0)\n{_prints('u', 's')}")
+    configure(credsStore="keys")
+    assert await DockerCredentials().lookup("registry.example") == Credentials("u", "s")
+
+
+_COUNT = "open(os.environ['NOTES'], 'a').write('x')\n"
+
+
+async def test_results_are_used_again(configure, install):
+    """Any number of lookups for one registry, also at once, cost one run of the helper."""
+    notes = install("keys", _COUNT + _prints("u", "s"))
+    configure(credsStore="keys")
+    source = DockerCredentials()
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(source.lookup, "registry.example")
+    await source.lookup("registry.example")
+    assert notes.read_text() == "x"
+
+
+async def test_old_results_are_not_used(configure, install):
+    """After its time a result is looked up anew."""
+    notes = install("keys", _COUNT + _prints("u", "s"))
+    configure(credsStore="keys")
+    source = DockerCredentials(cache_for=0)
+    await source.lookup("registry.example")
+    await source.lookup("registry.example")
+    assert notes.read_text() == "xx"
+
+
+async def test_failures_are_not_kept(configure, install):
+    """A helper that failed is asked again."""
+    install("keys", "sys.exit(1)")
+    configure(credsStore="keys")
+    source = DockerCredentials()
+    with pytest.raises(CredentialError):
+        await source.lookup("registry.example")
+    install("keys", _prints("u", "s"))
+    assert await source.lookup("registry.example") == Credentials("u", "s")
+
+
+async def test_the_cache_is_bounded(monkeypatch):
+    """Of the hosts that a peer names only so many are remembered."""
+    monkeypatch.setattr(limits, "CREDENTIAL_CACHE_HOSTS", 2)
+    source = DockerCredentials()
+    for host in ("a", "b", "c", "c"):
+        await source.lookup(host)
+    assert list(source._cache) == ["b", "c"]
+
+
+async def test_broken_configuration_names_the_file(docker_config):
+    """A config.json that is not JSON is an error that names it and shows nothing of it."""
+    (docker_config / "config.json").write_text('{"auths": {"registry.example": "hunter2"')
+    with pytest.raises(CredentialError) as caught:
+        await DockerCredentials().lookup("registry.example")
+    assert str(docker_config / "config.json") in caught.value.message
+    assert "hunter2" not in caught.value.message
+
+
+async def test_another_directory_can_be_named(tmp_path):
+    """The directory given counts instead of DOCKER_CONFIG."""
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {"registry.example": _auth("user", "pass")}}))
+    assert await DockerCredentials(tmp_path).lookup("registry.example") == Credentials("user", "pass")
+
+
+async def test_a_mapping_is_a_source():
+    """Hosts of a mapping get their pairs, under any name of Docker Hub, and other hosts nothing."""
+    source = credential_source({"docker.io": ("user", "pass"), "registry.example": Credentials("", "token")})
+    assert await source.lookup("registry-1.docker.io") == Credentials("user", "pass")
+    assert await source.lookup("registry.example") == Credentials("", "token")
+    assert await source.lookup("other.example") == ANONYMOUS
+
+
+async def _login_later(host):
+    await trio.lowlevel.checkpoint()
+    return host, "pass"
+
+
+@pytest.mark.parametrize("function", [_login_later, lambda host: (host, "pass"), lambda host: _login_later(host)])
+async def test_a_function_is_a_source(function):
+    """Functions of every shape get the host and give a pair."""
+    assert await credential_source(function).lookup("registry.example") == Credentials("registry.example", "pass")
+
+
+async def test_a_function_without_a_login_is_anonymous():
+    """None from a function means no credentials."""
+    assert await credential_source(lambda host: None).lookup("registry.example") == ANONYMOUS
+
+
+async def test_a_failing_function_is_not_quoted():
+    """Its text may hold a password: only the kind of failure is told, and the failure itself is chained."""
+    failure = KeyError("hunter2")
+
+    def fail(host):
+        raise failure
+
+    with pytest.raises(CredentialError) as caught:
+        await credential_source(fail).lookup("registry.example")
+    assert caught.value.message == "the function for credentials of registry.example failed with KeyError"
+    assert caught.value.__cause__ is failure
+
+
+async def test_a_function_must_return_a_pair():
+    """What is no pair of texts is refused by its type, without its content."""
+    with pytest.raises(CredentialError, match=r"registry\.example returned an object of type str"):
+        await credential_source(lambda host: "hunter2").lookup("registry.example")
+
+
+@pytest.mark.parametrize("source", [7, "user:pass", {"registry.example": "hunter2"}, {"h": ("u",)}, lambda a, b: None])
+def test_what_cannot_be_a_source(source):
+    """A source that can never work is refused where it is given."""
+    with pytest.raises(UsageError) as caught:
+        credential_source(source)
+    assert "hunter2" not in caught.value.message
+
+
+async def test_reprs_show_no_secret(configure):
+    """Neither credentials nor their sources show a password."""
+    assert "hunter2" not in repr(Credentials("user", "hunter2"))
+    assert "hunter2" not in repr(credential_source({"registry.example": ("user", "hunter2")}))
+    assert repr(DockerCredentials("/etc/docker")) == "DockerCredentials('/etc/docker')"
