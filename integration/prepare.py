@@ -135,6 +135,9 @@ def prepare(say: Callable[[str], None]) -> None:
 def _missing_packages() -> list[str]:
     missing = [package for command, package in HOST_PACKAGES.items() if shutil.which(command, path=SYSTEM_PATH) is None]
     suite = host_suite()
+    # Whoever has Docker's own packages must not lose them to Debian's, which conflict with them.
+    if shutil.which("dockerd", path=SYSTEM_PATH) and not packaged_version(suite, "docker.io"):
+        return missing
     return missing + [package for package in ROOT_PACKAGES.get(suite, ()) if not packaged_version(suite, package)]
 
 

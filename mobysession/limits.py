@@ -97,3 +97,11 @@ MAX_STATUSES: Final = 10_000
 
 #: Calls with a local failure that a session remembers, to explain a build that failed because of one.
 KEPT_FAILURES: Final = 32
+
+# -- builds ------------------------------------------------------------------------------------------------------------
+
+#: Seconds without a status message, after the solve has ended, until its progress counts as told; moby/buildkit's client
+#: waits as long.
+STATUS_SILENCE: Final = 5.0
+#: Bytes of one line of the classic build's answer: base64 of a status message, which gRPC would bound by 16 MiB.
+MAX_TRACE_LINE: Final = 32 * MIB

@@ -21,8 +21,8 @@ __all__ = ["Directory"]
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOREIGN_XATTRS: Final = "com.apple."
 _NO_XATTRS: Final = (errno.ENOTSUP, errno.ENOSYS)
-#: Bytes read at once from a file that does not say its size, as in /proc.
-_UNSIZED_READ: Final = 64 * 1024
+#: Bytes read at once from a file that does not say its size, as in /proc; most files of size 0 are just empty.
+_UNSIZED_READ: Final = 4096
 
 
 class Directory:
@@ -180,10 +180,15 @@ class _File:
     def read(self, size: int, /) -> bytes:
         """Return up to ``size`` bytes."""
         if self._left < 0:
-            return os.read(self._descriptor, min(size, _UNSIZED_READ))
+            return b"".join(self._unsized(size))
         data = os.read(self._descriptor, min(size, self._left)) if self._left else b""
         self._left -= len(data)
         return data
+
+    def _unsized(self, size: int) -> Iterator[bytes]:
+        while size > 0 and (data := os.read(self._descriptor, min(size, _UNSIZED_READ))):
+            size -= len(data)
+            yield data
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill ``buffer`` and return how many bytes that were."""

@@ -44,7 +44,7 @@ class Content(Protocol):
     """An open file. ``io.BytesIO`` and raw binary files are some."""
 
     def read(self, size: int, /) -> bytes | None:
-        """Return up to ``size`` bytes; nothing at the end of the file."""
+        """Return ``size`` bytes, fewer only at the end of the file."""
         ...
 
     def readinto(self, buffer: memoryview, /) -> int | None:

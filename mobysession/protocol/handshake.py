@@ -70,13 +70,17 @@ class UpgradeHandshake:
         target: path of the request, e.g. ``/session``.
         fields: header lines to add.
         host: value of the Host line; the daemon ignores it, but it must be there and must not have a slash.
+        peer: who is asked, for messages.
 
     Raises:
         UsageError: the target or a header line cannot be sent; the caller must change it.
     """
 
-    def __init__(self, target: str, fields: Iterable[tuple[str, str]] = (), *, host: str = "docker") -> None:
+    def __init__(
+        self, target: str, fields: Iterable[tuple[str, str]] = (), *, host: str = "docker", peer: str = "the daemon"
+    ) -> None:
         self._target = target
+        self._peer = peer
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MAX_HEAD)
         self._start = b""
         self._refusal: h11.Response | None = None
@@ -114,7 +118,7 @@ class UpgradeHandshake:
         """
         if len(self._start) < limits.KIB:
             self._start += data[: limits.KIB]
-            check_start(self._start, final=not data)
+            check_start(self._start, peer=self._peer, final=not data)
         self._h11.receive_data(data)
         try:
             return self._advance()
@@ -122,14 +126,16 @@ class UpgradeHandshake:
             raise self._broken(error, closed=not data) from error
 
     def timed_out(self, seconds: float) -> TransportError:
-        """Return the error to raise when the answer was not complete in time; may raise a better one."""
+        """Return the error to raise when the answer was not complete in time."""
         if self._refusal is not None:
             return self._refused(self._refusal)
-        heard = (
-            "started an answer and did not end it" if self._start else "accepted the connection and then kept silent"
-        )
+        try:
+            check_start(self._start, peer=self._peer, final=True)
+        except TransportError as error:
+            return error
+        heard = "did not end its answer" if self._start else "accepted the connection and did not answer"
         return HandshakeTimeout(
-            f"the endpoint {heard}: no answer to POST {self._target} within {seconds:g} seconds",
+            f"{self._peer} {heard} to POST {self._target} within {seconds:g} seconds",
             hint="Check that a Docker daemon listens at this address, and that it is not stuck.",
         )
 
@@ -159,7 +165,7 @@ class UpgradeHandshake:
         if answered.lower() != _PROTOCOL:
             reason = f"it upgrades to {one_line(answered)!r}" if answered else "it does not say to what it upgrades"
             raise UpgradeRefused(
-                f"POST {self._target} was answered with 101, but not for {_PROTOCOL}: {reason}",
+                f"{self._peer} answered POST {self._target} with 101, but not for {_PROTOCOL}: {reason}",
                 status=101,
                 reason=reason,
                 hint="Check what stands between here and the daemon: a proxy may have answered in its place.",
@@ -170,15 +176,17 @@ class UpgradeHandshake:
 
     def _refused(self, response: h11.Response) -> TransportError:
         headers = _decoded(response.headers)
-        phrase = one_line(response.reason.decode("latin-1"))
-        reason = error_message(bytes(self._body), _value(headers, "content-type")) or phrase or "no reason given"
+        reason = self._reason(headers) or one_line(response.reason.decode("latin-1")) or "no reason given"
         refusal = UpgradeRefused
         hint = _HINTS.get(response.status_code)
         if reason.startswith("session ") and reason.endswith(" already exists"):
             refusal = SessionIdInUse
             hint = "Use a new session ID for every connection; an engine keeps a dead one for up to 10 seconds."
-        message = f"the daemon refused POST {self._target} with status {response.status_code}: {reason}"
+        message = f"{self._peer} refused POST {self._target} with status {response.status_code}: {reason}"
         return refusal(message, status=response.status_code, reason=reason, hint=hint)
+
+    def _reason(self, headers: Iterable[tuple[str, str]]) -> str:
+        return error_message(bytes(self._body), _value(headers, "content-type"), peer=self._peer)
 
     def _broken(self, error: h11.RemoteProtocolError, *, closed: bool) -> TransportError:
         if self._refusal is not None:
@@ -186,10 +194,10 @@ class UpgradeHandshake:
         if closed:
             where = "in the middle of its answer" if self._start else "without an answer"
             return ConnectionLost(
-                f"the endpoint closed the connection {where} to POST {self._target}",
+                f"{self._peer} closed the connection {where} to POST {self._target}",
                 hint="Check that a Docker daemon listens at this address; if so, its log may say more.",
             )
-        return HandshakeError(f"the answer to POST {self._target} is not valid HTTP/1.1: {error}")
+        return HandshakeError(f"the answer of {self._peer} to POST {self._target} is not valid HTTP/1.1: {error}")
 
 
 def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:

@@ -466,9 +466,7 @@ def install_debian_packages(packages: Sequence[str], say: Callable[[str], None])
     apt_get = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     run_command([*apt_get, "update"], hint=hint, env=environment)
-    # --no-remove: whoever has Docker's own packages must not lose them to Debian's.
-    install = ["install", "--yes", "--no-remove", "--no-install-recommends"]
-    run_command([*apt_get, *install, *packages], hint=hint, env=environment)
+    run_command([*apt_get, "install", "--yes", "--no-install-recommends", *packages], hint=hint, env=environment)
 
 
 def run_command(argv: Sequence[str], *, hint: str, env: Mapping[str, str] | None = None) -> str:

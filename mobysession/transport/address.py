@@ -1,7 +1,7 @@
 """Host strings, taken apart (moby/moby client/request.go, docker/cli opts/hosts.go).
 
-They look like URLs and are not quite: what follows ``unix://`` is a path as the file system has it, never percent-encoded,
-and a scheme may be missing. No error shows a password that somebody wrote into one.
+They look like URLs and are not quite: what follows ``unix://`` is a path as the file system has it, never
+percent-encoded, and a scheme may be missing. No error shows a password that somebody wrote into one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from mobysession.errors import EndpointError
 if TYPE_CHECKING:
     from typing import ClassVar
 
-__all__ = ["Address", "SSHAddress", "TCPAddress", "UnixAddress", "parse_address"]
+__all__ = ["DEFAULT_SOCKET", "Address", "SSHAddress", "TCPAddress", "UnixAddress", "parse_address"]
 
+DEFAULT_SOCKET = "/var/run/docker.sock"
 _PORTS = {"tcp": 2375, "http": 80, "https": 443}
 _HINT = "Write unix:///path/to/docker.sock, tcp://HOST:PORT or ssh://[USER@]HOST[:PORT]."
 
@@ -49,14 +50,14 @@ class TCPAddress:
 
 @dataclass(frozen=True)
 class SSHAddress:
-    """A host with an SSH server and a docker CLI. ``socket`` is the daemon's there; None: what the CLI finds."""
+    """A host with an SSH server and a docker CLI. ``socket`` is the daemon's there; None: what that CLI finds."""
 
     host: str
     user: str | None = None
     port: int | None = None
     socket: str | None = None
 
-    host_header: ClassVar[str] = "docker.example.com"
+    host_header: ClassVar[str] = "docker.example.com"  # as docker's own client
     prefix: ClassVar[str] = ""
 
 
@@ -69,15 +70,14 @@ def parse_address(url: str) -> Address:
     Raises:
         EndpointError: it is malformed or of an unknown scheme; the user must change it.
     """
+    url = url.strip()
     if not url or not url.isprintable():
         raise EndpointError(f"{url!r} is not an address of a Docker daemon", hint=_HINT)
     scheme, separator, rest = url.partition("://")
     if not separator:
         return _without_scheme(url)
     if scheme == "unix":
-        if not rest:
-            raise EndpointError(f"{url!r} names no socket", hint=_HINT)
-        return UnixAddress(rest)
+        return UnixAddress(rest or DEFAULT_SOCKET)
     if scheme in _PORTS:
         return _tcp(url, scheme, rest)
     if scheme == "ssh":

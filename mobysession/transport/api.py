@@ -1,7 +1,7 @@
 """Plain requests to the Engine API: who is there, which version, the classic build.
 
-Every request has a connection of its own; only ``dial_with_ping`` keeps one. Paths are sent without a version, which every
-engine takes for its own newest.
+Every request has a connection of its own; only ``dial_with_ping`` keeps one. Paths are sent without a version, which
+every engine takes for its own newest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import trio
 
 from mobysession import limits
 from mobysession.concurrency import open_nursery
-from mobysession.errors import HandshakeError, HandshakeTimeout
+from mobysession.errors import HandshakeError
 from mobysession.transport.dial import dial
 from mobysession.transport.http import Exchange, Response
 
@@ -75,6 +75,7 @@ class EngineApi:
         """Send a request; the answer, of whatever status, can be read inside the block.
 
         Args:
+            method: ``GET``, ``POST``, ...
             path: with its query, without a version.
             headers: header lines besides those of the endpoint.
             body: of the request; an iterator is sent piece by piece, beside the reading of the answer.
@@ -94,7 +95,7 @@ class EngineApi:
             exchange = Exchange(stream, self.endpoint)
             head = exchange.request_head(method, path, fields, body)
             async with open_nursery() as nursery:
-                nursery.start_soon(exchange.send, head, body, patience)
+                nursery.start_soon(exchange.send, head, body, self.endpoint.answer_timeout(patience))
                 yield await exchange.receive_head()
                 nursery.cancel_scope.cancel()
         finally:
@@ -105,23 +106,21 @@ class EngineApi:
 
         Raises:
             ApiError: the engine answered with an error status.
-            TransportError: as ``request`` does, also when the whole answer was not there in ``timeout`` seconds.
+            TransportError: as ``request`` does; HandshakeTimeout also when the body took more than ``timeout`` seconds.
         """
         import json  # only for who asks: start-up
 
-        with trio.move_on_after(timeout):
-            async with self.request("GET", path, patience=timeout) as response:
-                if response.status >= 400:
-                    raise await response.error(f"GET {path}")
-                content = await response.read()
-            try:
-                document = json.loads(content)
-            except ValueError:
-                document = None
-            if isinstance(document, dict):
-                return document
+        async with self.request("GET", path, patience=timeout) as response:
+            if response.status >= 400:
+                raise await response.error(f"GET {path}")
+            content = await response.read(timeout=timeout)
+        try:
+            document = json.loads(content)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
             raise HandshakeError(f"the answer of {self.endpoint} to GET {path} is not a JSON object")
-        raise HandshakeTimeout(f"{self.endpoint} did not finish its answer to GET {path} within {timeout:g} seconds")
+        return document
 
     async def version(self) -> dict[str, object]:
         """Return what ``/version`` says."""
@@ -137,7 +136,7 @@ class EngineApi:
             if response.status not in _HEAD_REFUSED and response.header("api-version"):
                 return _ping(response)
         async with self.request("GET", "/_ping") as response:  # engines before 18.09, and what is no engine
-            ok = response.status == 200 and await response.read(limits.MAX_REFUSAL_BODY) == b"OK"
+            ok = response.status == 200 and await _body(response) == b"OK"
             if ok or response.header("api-version"):
                 return _ping(response)
             raise self._not_docker(response)
@@ -146,7 +145,7 @@ class EngineApi:
         server = response.header("server")
         what = f" but by {server!r}" if server else ""
         return HandshakeError(
-            f"{self.endpoint} is not served by a Docker daemon{what}: /_ping was answered with status {response.status}",
+            f"{self.endpoint} is not served by a Docker daemon{what}: it answers /_ping with status {response.status}",
             hint="Check the address; a proxy in front of the daemon must pass on all paths.",
         )
 
@@ -164,9 +163,8 @@ async def dial_with_ping(endpoint: Endpoint) -> tuple[trio.abc.Stream, Ping]:
     stream = await dial(endpoint)
     try:
         exchange = Exchange(stream, endpoint, keep_alive=True)
-        await exchange.send(
-            exchange.request_head("HEAD", "/_ping", endpoint.headers, None), None, limits.HANDSHAKE_TIMEOUT
-        )
+        head = exchange.request_head("HEAD", "/_ping", endpoint.headers, None)
+        await exchange.send(head, None, endpoint.answer_timeout(limits.HANDSHAKE_TIMEOUT))
         response = await exchange.receive_head()
         usable = response.header("api-version") and not await response.read() and exchange.reusable
         if usable:
@@ -177,6 +175,10 @@ async def dial_with_ping(endpoint: Endpoint) -> tuple[trio.abc.Stream, Ping]:
     await trio.aclose_forcefully(stream)
     ping = await EngineApi(endpoint).ping()
     return await dial(endpoint), ping
+
+
+async def _body(response: Response) -> bytes:
+    return await response.read(limits.MAX_REFUSAL_BODY, timeout=limits.HANDSHAKE_TIMEOUT)
 
 
 def _ping(response: Response) -> Ping:

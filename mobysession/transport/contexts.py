@@ -29,7 +29,7 @@ _ENDPOINT = "docker"
 
 @dataclass(frozen=True, kw_only=True)
 class DockerContext:
-    """What a context says about its daemon. ``tls`` is None when the context has no TLS files and does not skip them."""
+    """What a context says about its daemon. ``tls`` is None when it has no TLS files and does not skip verification."""
 
     name: str
     host: str

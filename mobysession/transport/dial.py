@@ -1,7 +1,7 @@
 """An endpoint becomes a byte stream: unix sockets, TCP, TLS, ssh.
 
-Whatever fails here is named after the endpoint and who chose it, and ends in what the user can do about it. A stream that
-was half made is closed again, also when the dialling is cancelled.
+Whatever fails here is named after the endpoint and who chose it, and ends in what the user can do about it. A stream
+that was half made is closed again, also when the dialling is cancelled.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import functools
 import os
 import socket
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -39,6 +38,7 @@ async def dial(
     """Open a stream to a daemon.
 
     Args:
+        endpoint: where it is.
         timeout: seconds until the connection must stand, TLS included.
         alpn: protocols to offer where there is TLS; ``h2`` only to speak gRPC at once.
 
@@ -141,14 +141,15 @@ async def _wrap_tls(
     assert config is not None
     try:
         context = await trio.to_thread.run_sync(functools.partial(config.context, alpn))
-        secured = trio.SSLStream(stream, context, server_hostname=config.server_name or host, https_compatible=True)
+        secured = trio.SSLStream(
+            stream, context, server_hostname=config.server_name or host.partition("%")[0], https_compatible=True
+        )
         await secured.do_handshake()
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)
         failure = tls_failure(error, str(endpoint))
         raise failure or ConnectError(f"{endpoint} broke the connection in the TLS handshake") from error
     except BaseException:
-        with trio.CancelScope(shield=True):
-            await trio.aclose_forcefully(stream)
+        await trio.aclose_forcefully(stream)
         raise
     return secured

@@ -1,8 +1,8 @@
 """Where a daemon is, and who said so.
 
-The order is the docker CLI's (docker/cli cli/command/cli.go): a host given explicitly; ``DOCKER_HOST``; the context that
-``DOCKER_CONTEXT`` names; the one that ``currentContext`` of ``config.json`` names; the default socket. Only where the
-default socket does not exist, and nothing else was asked for, the one of a rootless daemon is taken instead.
+The order is the docker CLI's (docker/cli cli/command/cli.go): a host given explicitly; ``DOCKER_HOST``; the context
+that ``DOCKER_CONTEXT`` names; the one that ``currentContext`` of ``config.json`` names; the default socket. Only where
+the default socket does not exist, and nothing else was asked for, the one of a rootless daemon is taken instead.
 
 =========================================  ============================================================================
 ``unix:///path``                           the path is taken as it is written, with spaces and percent signs
@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobysession import dockerconfig
-from mobysession.errors import EndpointError, UsageError
-from mobysession.transport.address import SSHAddress, TCPAddress, UnixAddress, parse_address
+from mobysession import dockerconfig, limits
+from mobysession.errors import UsageError
+from mobysession.transport.address import DEFAULT_SOCKET, SSHAddress, TCPAddress, parse_address
 from mobysession.transport.tls import TLSConfig
 
 if TYPE_CHECKING:
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
     from mobysession.transport.address import Address
 
-__all__ = ["DEFAULT_SOCKET", "Endpoint"]
+__all__ = ["Endpoint"]
 
-DEFAULT_SOCKET = "/var/run/docker.sock"
 _DEFAULT_TLS_URL = "tcp://localhost:2376"
 _DEFAULT_CONTEXT = "default"
 _logger = logging.getLogger("mobysession.transport")
@@ -149,6 +148,10 @@ class Endpoint:
     def target(self, path: str) -> str:
         """Return the request target for a path of the API, behind the prefix of the address."""
         return self.address.prefix + path
+
+    def answer_timeout(self, seconds: float) -> float:
+        """Return how long a first answer may take where ``seconds`` are meant: ssh connects only then."""
+        return seconds + limits.CONNECT_TIMEOUT if isinstance(self.address, SSHAddress) else seconds
 
     def __str__(self) -> str:
         return f"{self.url} ({self.source})"

@@ -1,11 +1,12 @@
 """A request that becomes a byte stream: ``POST /session`` and ``POST /grpc``.
 
-The upgrade itself is ``mobysession.protocol.handshake``; this is its waiting. What came with the ``101`` is replayed before
-anything else is read, and whatever goes wrong, the stream is closed.
+The upgrade itself is ``mobysession.protocol.handshake``; this is its waiting. What came with the ``101`` is replayed
+before anything else is read, and whatever goes wrong, the stream is closed.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from mobysession.protocol.handshake import Upgraded
 
 __all__ = ["HalfCloseableHijackedStream", "HijackedStream", "hijack"]
-
-_DUMMY_HOST = "docker"
 
 
 class HijackedStream(trio.abc.Stream):
@@ -104,31 +103,42 @@ async def hijack(
 
     Cancel: the connection is closed.
     """
+    stream: trio.abc.Stream | None = None
     if isinstance(over, Endpoint):
         endpoint = over
-    fields = [*(endpoint.headers if endpoint else ()), *headers]
-    handshake = UpgradeHandshake(
-        endpoint.target(target) if endpoint else target, fields, host=endpoint.host if endpoint else _DUMMY_HOST
-    )
-    stream = await dial(over) if isinstance(over, Endpoint) else over
+    else:
+        stream = over
     try:
+        handshake, timeout = _handshake(endpoint, target, headers, timeout)
+        if stream is None:
+            assert endpoint is not None
+            stream = await dial(endpoint)
         with name_failures(endpoint), trio.move_on_after(timeout):
             upgraded = await _shake_hands(stream, handshake)
             kind = HalfCloseableHijackedStream if isinstance(stream, trio.abc.HalfCloseableStream) else HijackedStream
             return kind(stream, upgraded)
         raise handshake.timed_out(timeout)
     except BaseException:
-        await trio.aclose_forcefully(stream)
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
         raise
 
 
+def _handshake(
+    endpoint: Endpoint | None, target: str, headers: Iterable[tuple[str, str]], timeout: float
+) -> tuple[UpgradeHandshake, float]:
+    if endpoint is None:
+        return UpgradeHandshake(target, headers), timeout
+    fields = [*endpoint.headers, *headers]
+    handshake = UpgradeHandshake(endpoint.target(target), fields, host=endpoint.host, peer=str(endpoint))
+    return handshake, endpoint.answer_timeout(timeout)
+
+
 async def _shake_hands(stream: trio.abc.Stream, handshake: UpgradeHandshake) -> Upgraded:
-    try:
+    # Whoever refuses early may have said why before it closed; if not, reading fails as well.
+    with suppress(trio.BrokenResourceError):
         await stream.send_all(handshake.data_to_send())
-    except trio.BrokenResourceError:
-        # Whoever refuses early may have said why before it closed; if not, reading fails as well.
-        pass
     while True:
-        upgraded = handshake.receive_data(await stream.receive_some(limits.READ_SIZE))
+        upgraded = handshake.receive_data(bytes(await stream.receive_some(limits.READ_SIZE)))
         if upgraded is not None:
             return upgraded

@@ -1,18 +1,20 @@
 """One HTTP/1.1 request on a stream, and its answer, of which body and lines may be endless.
 
-A daemon may answer before it has read the request's body, and may then close: so a body is sent beside the reading, and that
-it could not be sent to its end is no failure as long as there is an answer.
+A daemon may answer before it has read the request's body, and may then close: so a body is sent beside the reading, and
+that it could not be sent to its end is no failure as long as there is an answer.
 """
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import h11
 import trio
 
 from mobysession import limits
-from mobysession.errors import ApiError, ConnectionLost, HandshakeError, HandshakeTimeout, UsageError
+from mobysession.errors import ApiError, ConnectionLost, HandshakeError, HandshakeTimeout, TransportError, UsageError
 from mobysession.protocol.http1 import check_start, encode_fields, error_message, one_line
 from mobysession.transport.failure import name_failures
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from mobysession.transport.endpoint import Endpoint
 
-__all__ = ["Body", "Exchange", "Response"]
+__all__ = ["Exchange", "Response"]
 
 _START = 16
 
@@ -38,6 +40,7 @@ class Exchange:
     def __init__(self, stream: trio.abc.Stream, endpoint: Endpoint, *, keep_alive: bool = False) -> None:
         self._stream = stream
         self._endpoint = endpoint
+        self.peer = str(endpoint)
         self._keep_alive = keep_alive
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MAX_HEAD)
         self._name = "the request"
@@ -72,6 +75,8 @@ class Exchange:
         """Send the request.
 
         Args:
+            head: what ``request_head`` returned.
+            body: what it was given.
             patience: seconds that the daemon may take to read on, or to answer after the end.
 
         Cancel: the request is incomplete, the stream useless.
@@ -89,7 +94,7 @@ class Exchange:
     async def _send_all(self, data: bytes, patience: float) -> None:
         self._patience.deadline = trio.current_time() + patience
         await self._stream.send_all(data)
-        self._patience.deadline = float("inf")
+        self._patience.deadline = math.inf
 
     async def receive_head(self) -> Response:
         """Wait for the head of the answer.
@@ -105,7 +110,7 @@ class Exchange:
                 if isinstance(event, h11.Response):
                     return Response(self, event)
         raise HandshakeTimeout(
-            f"{self._endpoint} accepted the connection and did not answer {self._name} in time",
+            f"{self.peer} accepted the connection and did not answer {self._name} in time",
             hint="Check that a Docker daemon listens at this address, and that it is not stuck.",
         )
 
@@ -119,7 +124,7 @@ class Exchange:
             else:
                 return b""
 
-    async def _next_event(self) -> h11.Event | type[h11.PAUSED]:
+    async def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         while True:
             try:
                 event = self._h11.next_event()
@@ -128,17 +133,17 @@ class Exchange:
             if event is not h11.NEED_DATA:
                 return event
             with name_failures(self._endpoint):
-                data = await self._stream.receive_some(limits.READ_SIZE)
+                data = bytes(await self._stream.receive_some(limits.READ_SIZE))
             if len(self._start) < _START:
                 self._start += data[:_START]
-                check_start(self._start, final=not data)
+                check_start(self._start, peer=self.peer, final=not data)
             self._h11.receive_data(data)
 
-    def _broken(self, error: h11.RemoteProtocolError) -> Exception:
+    def _broken(self, error: h11.RemoteProtocolError) -> TransportError:
         if self._h11.trailing_data[1]:
             where = "in the middle of its answer" if self._start else "without an answer"
-            return ConnectionLost(f"{self._endpoint} closed the connection {where} to {self._name}")
-        return HandshakeError(f"the answer of {self._endpoint} to {self._name} is not valid HTTP/1.1: {error}")
+            return ConnectionLost(f"{self.peer} closed the connection {where} to {self._name}")
+        return HandshakeError(f"the answer of {self.peer} to {self._name} is not valid HTTP/1.1: {error}")
 
 
 async def _chunks_of(body: bytes | AsyncIterable[bytes] | None) -> AsyncIterator[bytes]:
@@ -191,22 +196,28 @@ class Response:
             pieces.append(rest)
             size += len(rest)
             if size > limit:
-                raise HandshakeError(f"a line of the answer is longer than {limit} bytes")
+                raise HandshakeError(f"a line in the answer of {self._exchange.peer} is longer than {limit} bytes")
         if size:
             yield b"".join(pieces)
 
-    async def read(self, limit: int = limits.MAX_MESSAGE) -> bytes:
+    async def read(self, limit: int = limits.MAX_MESSAGE, *, timeout: float = math.inf) -> bytes:
         """Return the rest of the body.
 
         Raises:
             HandshakeError: it is longer than ``limit`` bytes.
+            HandshakeTimeout: it was not complete within ``timeout`` seconds.
         """
         body = bytearray()
-        async for chunk in self.chunks():
-            body += chunk
+        with trio.move_on_after(timeout):
+            await self._collect(body, limit)
             if len(body) > limit:
-                raise HandshakeError(f"the answer is longer than {limit} bytes")
-        return bytes(body)
+                raise HandshakeError(f"the answer of {self._exchange.peer} is longer than {limit} bytes")
+            return bytes(body)
+        raise HandshakeTimeout(f"{self._exchange.peer} did not finish its answer within {timeout:g} seconds")
+
+    async def _collect(self, body: bytearray, limit: int) -> None:
+        while len(body) <= limit and (chunk := await self._exchange.receive_chunk()):
+            body += chunk
 
     async def error(self, doing: str) -> ApiError:
         """Read the body of an error and return it as the error to raise.
@@ -215,9 +226,9 @@ class Response:
             doing: what was asked for, to begin the message with.
         """
         body = bytearray()
-        async for chunk in self.chunks():
-            body += chunk
-            if len(body) > limits.MAX_REFUSAL_BODY:
-                break
-        reason = error_message(bytes(body), self.header("content-type")) or self.reason or "no reason given"
+        # An explanation that is cut off is better than none.
+        with trio.move_on_after(limits.HANDSHAKE_TIMEOUT), suppress(TransportError):
+            await self._collect(body, limits.MAX_REFUSAL_BODY)
+        said = error_message(bytes(body), self.header("content-type"), peer=self._exchange.peer)
+        reason = said or self.reason or "no reason given"
         return ApiError(f"{doing}: the engine answered with status {self.status}: {reason}", status=self.status)

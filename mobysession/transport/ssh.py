@@ -1,7 +1,7 @@
 """``ssh://``: the daemon of another host, through the ``ssh`` binary here and the docker CLI there.
 
-``docker system dial-stdio`` copies between its stdin and stdout and the daemon's socket. Each connection is an ssh of its
-own, unless the user's configuration shares one (ControlMaster). (docker/cli cli/connhelper)
+``docker system dial-stdio`` copies between its stdin and stdout and the daemon's socket. Each connection is an ssh of
+its own, unless the user's configuration shares one (ControlMaster). (docker/cli cli/connhelper)
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def ssh_argv(address: SSHAddress, remote: str | None = None) -> list[str]:
     """Return the command line that reaches a daemon.
 
     Args:
+        address: where to, and as whom.
         remote: the command there, quoted for a shell; None: the docker CLI's ``dial-stdio``.
     """
     if remote is None:

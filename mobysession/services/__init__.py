@@ -1,0 +1,1 @@
+"""What a session can offer to the daemon: one attachable a file."""

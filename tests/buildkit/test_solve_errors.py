@@ -1,0 +1,243 @@
+"""From the end of a failed solve to an error that says what failed, where, and what helps."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobysession._pb import control_pb2, rpcstatus_pb2
+from mobysession.buildkit.hints import hint_for
+from mobysession.buildkit.solve_errors import build_failed, decode_details
+from mobysession.buildkit.source import Source
+from mobysession.buildkit.status import BuildStatus
+from mobysession.errors import RpcError, StatusCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PREFIX = "github.com/moby/buildkit/"
+DETAIL_TYPES = [
+    "errdefs.Source+json",
+    "errdefs.Vertex+json",
+    "errdefs.Solve+json",
+    "errdefs.FrontendCap+json",
+    "errdefs.Subrequest+json",
+    "gatewayapi.ExitMessage+json",
+    "policysession.DecisionResponse+json",
+]
+
+
+def details(*parts: tuple[str, object]) -> bytes:
+    """Return a serialized status with these details; a value of bytes is taken as it is, others become JSON."""
+    status = rpcstatus_pb2.Status(code=2, message="boom")
+    for kind, value in parts:
+        raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+        status.details.add(type_url=PREFIX + kind, value=raw)
+    return status.SerializeToString()
+
+
+def source(name: str, text: str, *lines: int) -> tuple[str, object]:
+    """Return a source detail that means these lines."""
+    ranges = [{"start": {"line": line}, "end": {"line": line}} for line in lines]
+    info = {"filename": name, "data": base64.b64encode(text.encode()).decode()}
+    return "errdefs.Source+json", {"info": info, "ranges": ranges}
+
+
+def status_of(*steps: tuple[str, str, str, bytes]) -> BuildStatus:
+    """Return the model of completed steps: digest, name, error, log."""
+    response = control_pb2.StatusResponse()
+    for moment, (digest, name, error, log) in enumerate(steps):
+        vertex = response.vertexes.add(digest=digest, name=name, error=error)
+        vertex.started.seconds = vertex.completed.seconds = moment + 1
+        response.logs.add(vertex=digest, stream=1, msg=log)
+    status = BuildStatus()
+    status.apply(response)
+    return status
+
+
+@pytest.mark.parametrize("engine", ["engine-28.5.2", "engine-api1.56"])
+def test_a_recorded_failure_says_everything(
+    recorded: Callable[[str], list[control_pb2.StatusResponse]], recorded_error: Callable[[str], RpcError], engine: str
+) -> None:
+    """Step, exit code, log, place and excerpt of a build that a real engine refused."""
+    status = BuildStatus()
+    for message in recorded(f"{engine}-failing"):
+        status.apply(message)
+    failed = build_failed(recorded_error(f"{engine}-failing"), status)
+    command = "/bin/sh -c echo before; ls /nonexistent"
+    assert failed.message == f'failed to solve: process "{command}" did not complete successfully: exit code: 1'
+    assert failed.step == "[2/2] RUN --network=none echo before; ls /nonexistent"
+    assert failed.exit_code == 1
+    assert sorted(failed.log) == ["before", "ls: /nonexistent: No such file or directory"]
+    assert (failed.dockerfile, failed.lines) == ("Dockerfile.fail", (2, 2))
+    assert "   2 | >>> RUN --network=none echo before; ls /nonexistent" in failed.excerpt.split("\n")
+    assert failed.code is StatusCode.UNKNOWN
+
+
+def test_an_old_engines_failure_is_read_from_its_text(
+    recorded: Callable[[str], list[control_pb2.StatusResponse]], recorded_error: Callable[[str], RpcError]
+) -> None:
+    """Without details the exit code comes from the message and the step from the status."""
+    status = BuildStatus()
+    for message in recorded("engine-20.10.24-failing"):
+        status.apply(message)
+    failed = build_failed(recorded_error("engine-20.10.24-failing"), status)
+    assert failed.exit_code == 1
+    assert failed.step == "[2/2] RUN echo before; ls /nonexistent"
+    assert failed.log == ("before", "ls: /nonexistent: No such file or directory")
+    assert (failed.dockerfile, failed.lines, failed.excerpt) == (None, None, "")
+
+
+@pytest.mark.parametrize("engine", ["engine-20.10.24", "engine-28.5.2", "engine-api1.56"])
+def test_a_missing_dockerfile_is_named_and_has_a_hint(recorded_error: Callable[[str], RpcError], engine: str) -> None:
+    """Engines put it differently; the message names the file once and the hint says which option."""
+    failed = build_failed(recorded_error(f"{engine}-missing-dockerfile"))
+    assert failed.message.startswith("failed to solve")
+    assert failed.message.endswith("Dockerfile.none: no such file or directory")
+    assert "rpc error" not in failed.message
+    assert failed.hint is not None
+    assert "Dockerfile.none" in failed.hint
+    assert "--file" in failed.hint
+
+
+def test_sources_keep_their_order_and_the_innermost_vertex_counts() -> None:
+    """Several places are all shown, in list order; of several vertices the last is the one that failed."""
+    raw = details(
+        source("outer", "a\nb", 1),
+        ("errdefs.Vertex+json", {"digest": "sha256:outer"}),
+        source("inner", "c\nd", 2),
+        ("errdefs.Vertex+json", {"digest": "sha256:inner"}),
+        ("gatewayapi.ExitMessage+json", {"Code": 137}),
+    )
+    decoded = decode_details(raw)
+    assert decoded.sources == (Source("outer", "a\nb", ((1, 1),)), Source("inner", "c\nd", ((2, 2),)))
+    assert decoded.vertex == "sha256:inner"
+    failed = build_failed(RpcError(StatusCode.UNKNOWN, "boom", details=raw))
+    assert failed.exit_code == 137
+    assert [line for line in failed.excerpt.split("\n") if ":" in line] == ["outer:1", "inner:2"]
+    assert (failed.dockerfile, failed.lines) == ("outer", (1, 1))
+
+
+@pytest.mark.parametrize("kind", DETAIL_TYPES)
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"{", b"\xff", b"[]", b"null", b"[" * 100_000, b'{"info":3,"ranges":3,"digest":3,"Code":"x","name":{}}'],
+)
+def test_a_detail_that_makes_no_sense_is_kept_and_harms_nothing(kind: str, value: bytes) -> None:
+    """Broken JSON, other types and deep nesting leave the other details as they are."""
+    decoded = decode_details(details((kind, value), ("errdefs.Vertex+json", {"digest": "sha256:x"})))
+    assert decoded.vertex == "sha256:x"
+    assert decoded.message == "boom"
+    assert decoded.rest in (((PREFIX + kind, value),), ())
+
+
+def test_details_of_other_types_are_kept() -> None:
+    """A protobuf detail and a stack trace are not decoded and not lost."""
+    raw = details(("stack.Stack+json", b'{"frames":[]}'), ("errdefs.Frontend+json", b"{}"))
+    decoded = decode_details(raw)
+    assert decoded.stacks == (b'{"frames":[]}',)
+    assert decoded.rest == ((PREFIX + "errdefs.Frontend+json", b"{}"),)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_decode_to_something(raw: bytes) -> None:
+    """Bytes that are no status are kept whole; nothing is raised."""
+    decode_details(raw)
+    assert build_failed(RpcError(StatusCode.UNKNOWN, "boom", details=raw)).message == "failed to solve: boom"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("boom", StatusCode.UNKNOWN, "failed to solve: boom"),
+        ("failed to solve: boom", StatusCode.UNKNOWN, "failed to solve: boom"),
+        (
+            "rpc error: code = Unknown desc = a: rpc error: code = NotFound desc = b",
+            StatusCode.UNKNOWN,
+            "failed to solve: a: b",
+        ),
+        ("no such job x", StatusCode.NOT_FOUND, "failed to solve: NotFound: no such job x"),
+        ("context canceled", StatusCode.CANCELLED, "failed to solve: Canceled: context canceled"),
+        ("late", StatusCode.DEADLINE_EXCEEDED, "failed to solve: DeadlineExceeded: late"),
+        ("\x1b[2Jboom\x07", StatusCode.UNKNOWN, "failed to solve: boom"),
+        ("", StatusCode.UNKNOWN, "failed to solve: the engine gave no reason"),
+    ],
+)
+def test_the_message_is_put_as_buildx_puts_it(text: str, code: StatusCode, message: str) -> None:
+    """One prefix, no repeated gRPC prefixes, the code's name where it says something, nothing for a terminal."""
+    failed = build_failed(RpcError(code, text))
+    assert failed.message == str(failed) == message
+    assert failed.code is code
+
+
+def test_the_step_whose_words_the_text_has_comes_before_an_earlier_failure() -> None:
+    """A cache import that failed earlier, and was survived, is not taken for the cause."""
+    status = status_of(
+        ("c", "importing cache manifest", "cache: not found", b""),
+        ("x", "[1/2] RUN a", "context canceled", b"cancelled\n"),
+        ("r", "[2/2] RUN \x1b[31mfalse", "exit code: 3", b"first\n\x1b[1mlast\x1b[0m\n"),
+    )
+    failed = build_failed("process did not complete successfully: exit code: 3", status)
+    assert failed.step == "[2/2] RUN false"
+    assert failed.log == ("first", "last")
+    assert failed.exit_code == 3
+
+
+def test_a_parse_error_in_plain_text_gives_the_line_and_with_the_file_an_excerpt() -> None:
+    """The classic endpoint names the line only; the file is the one that the build loaded."""
+    status = status_of(("a", "[internal] load build definition from Dockerfile.dev", "", b""))
+    text = "dockerfile parse error line 2: unknown instruction: RUM"
+    failed = build_failed(text, status, dockerfile=b"FROM scratch\nRUM x\n")
+    assert (failed.dockerfile, failed.lines) == ("Dockerfile.dev", (2, 2))
+    assert "   2 | >>> RUM x" in failed.excerpt
+    assert build_failed(text.replace("line", "on line")).lines == (2, 2)
+    assert build_failed(text).excerpt == ""
+
+
+def test_a_policy_says_why_it_refused() -> None:
+    """The denials of a policy are the hint."""
+    raw = details(("policysession.DecisionResponse+json", {"action": 1, "denyMessages": [{"message": "not pinned"}]}))
+    assert build_failed(RpcError(StatusCode.UNKNOWN, "denied", details=raw)).hint == "Policy: not pinned"
+
+
+@pytest.mark.parametrize(
+    ("text", "help_"),
+    [
+        ("failed to solve: no active session for abc: context deadline exceeded", "session"),
+        ("failed to read dockerfile: open Dockerfile: no such file or directory", "--file"),
+        ("pull access denied, repository does not exist or may require authorization", "docker login"),
+        ("docker.io/library/nothing:latest: not found", "docker.io/library/nothing:latest"),
+        ("dial tcp: lookup registry-1.docker.io on 10.0.0.2:53: server misbehaving", "DNS"),
+        ("dial tcp: lookup registry-1.docker.io: no such host", "DNS"),
+        ("dial tcp 10.1.2.3:443: connect: connection refused", "network"),
+        ("failed to stat secret: secret token: not found", "--secret id=token"),
+        ("secret token not found: not found", "--secret id=token"),
+        ('no SSH key "default" forwarded from the client', "--ssh default"),
+        ("granting entitlement network.host is not allowed by build daemon configuration", "--allow network.host"),
+        ("security.insecure is not allowed", "--allow security.insecure"),
+        (
+            'failed to compute cache key: failed to calculate checksum of ref x::y: "/app/a.txt": not found',
+            ".dockerignore",
+        ),
+        ('failed to compute cache key: "/a.txt" not found: not found', ".dockerignore"),
+        ("write /x: no space left on device", "prune"),
+        ("dockerfile parse error line 2: Unknown flag: mount", "# syntax="),
+        ("x509: certificate signed by unknown authority", "certificate"),
+    ],
+)
+def test_common_failures_have_a_hint(text: str, help_: str) -> None:
+    """What many builds meet comes with what to do about it."""
+    hint = hint_for(text)
+    assert hint is not None
+    assert help_ in hint
+
+
+@pytest.mark.parametrize("text", ["boom", "process did not complete successfully: exit code: 1", ""])
+def test_other_failures_have_none(text: str) -> None:
+    """A hint that might mislead is not given."""
+    assert hint_for(text) is None
