@@ -1,0 +1,188 @@
+"""A Docker-daemon session client: BuildKit builds from Python, without the docker CLI.
+
+::
+
+    import trio
+    from mobysession.build import build
+
+    async def main():
+        result = await build(".", tags=["demo"], secrets={"token": fetch_token})
+        print(result.image_id)
+
+    trio.run(main)
+
+Blocking code uses `mobysession.sync`. Names load on first use, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from mobysession._version import __version__
+
+# Not from typing, which alone takes as long to import as the interpreter takes to start; type checkers know the name.
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from mobysession import build, sync
+    from mobysession.build import BuildOptions, BuildResult, Ulimit
+    from mobysession.buildkit.control import Control, open_control
+    from mobysession.errors import (
+        ApiError,
+        BuildFailed,
+        ConnectError,
+        ConnectionLost,
+        ContextError,
+        CredentialError,
+        EndpointError,
+        EngineError,
+        HandshakeError,
+        HandshakeTimeout,
+        LocalProtocolError,
+        MobysessionError,
+        ProtocolError,
+        ProviderError,
+        RemoteProtocolError,
+        RpcError,
+        SecretError,
+        SessionError,
+        SessionIdInUse,
+        SessionLost,
+        SessionNotReady,
+        StatusCode,
+        TLSError,
+        TransportError,
+        UnsupportedByEngine,
+        UpgradeRefused,
+        UsageError,
+    )
+    from mobysession.events import CallEnded, CallStarted, SessionEnded, SessionEvent, SessionReady
+    from mobysession.rpc.registrar import Attachable, Cardinality, Registrar
+    from mobysession.services.auth import Auth
+    from mobysession.services.filesync import FileSync
+    from mobysession.services.secrets import SecretEnv, SecretFile, Secrets
+    from mobysession.session import Attachment, Dialer, Session, open_session
+    from mobysession.transport.api import EngineApi
+    from mobysession.transport.endpoint import Endpoint
+    from mobysession.transport.tls import TLSConfig
+
+#: Where each public name lives.
+_HOMES = {
+    "mobysession.build": ("BuildOptions", "BuildResult", "Ulimit"),
+    "mobysession.buildkit.control": ("Control", "open_control"),
+    "mobysession.errors": (
+        "ApiError",
+        "BuildFailed",
+        "ConnectError",
+        "ConnectionLost",
+        "ContextError",
+        "CredentialError",
+        "EndpointError",
+        "EngineError",
+        "HandshakeError",
+        "HandshakeTimeout",
+        "LocalProtocolError",
+        "MobysessionError",
+        "ProtocolError",
+        "ProviderError",
+        "RemoteProtocolError",
+        "RpcError",
+        "SecretError",
+        "SessionError",
+        "SessionIdInUse",
+        "SessionLost",
+        "SessionNotReady",
+        "StatusCode",
+        "TLSError",
+        "TransportError",
+        "UnsupportedByEngine",
+        "UpgradeRefused",
+        "UsageError",
+    ),
+    "mobysession.events": ("CallEnded", "CallStarted", "SessionEnded", "SessionEvent", "SessionReady"),
+    "mobysession.rpc.registrar": ("Attachable", "Cardinality", "Registrar"),
+    "mobysession.services.auth": ("Auth",),
+    "mobysession.services.filesync": ("FileSync",),
+    "mobysession.services.secrets": ("SecretEnv", "SecretFile", "Secrets"),
+    "mobysession.session": ("Attachment", "Dialer", "Session", "open_session"),
+    "mobysession.transport.api": ("EngineApi",),
+    "mobysession.transport.endpoint": ("Endpoint",),
+    "mobysession.transport.tls": ("TLSConfig",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+#: Rooms that are reached as attributes without an import of their own.
+_ROOMS = ("build", "sync")
+
+__all__ = [
+    "ApiError",
+    "Attachable",
+    "Attachment",
+    "Auth",
+    "BuildFailed",
+    "BuildOptions",
+    "BuildResult",
+    "CallEnded",
+    "CallStarted",
+    "Cardinality",
+    "ConnectError",
+    "ConnectionLost",
+    "ContextError",
+    "Control",
+    "CredentialError",
+    "Dialer",
+    "Endpoint",
+    "EndpointError",
+    "EngineApi",
+    "EngineError",
+    "FileSync",
+    "HandshakeError",
+    "HandshakeTimeout",
+    "LocalProtocolError",
+    "MobysessionError",
+    "ProtocolError",
+    "ProviderError",
+    "Registrar",
+    "RemoteProtocolError",
+    "RpcError",
+    "SecretEnv",
+    "SecretError",
+    "SecretFile",
+    "Secrets",
+    "Session",
+    "SessionEnded",
+    "SessionError",
+    "SessionEvent",
+    "SessionIdInUse",
+    "SessionLost",
+    "SessionNotReady",
+    "SessionReady",
+    "StatusCode",
+    "TLSConfig",
+    "TLSError",
+    "TransportError",
+    "Ulimit",
+    "UnsupportedByEngine",
+    "UpgradeRefused",
+    "UsageError",
+    "__version__",
+    "build",
+    "open_control",
+    "open_session",
+    "sync",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use (PEP 562)."""
+    if name in _ROOMS:
+        return importlib.import_module(f"mobysession.{name}")
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -46,10 +46,10 @@ ROOMS: dict[str, set[str]] = {
     "progress": {"buildkit"},
     "buildkit": {"rpc", "transport"},
     "services": {"rpc", "filesync"},
+    "state": {"transport.endpoint"},
     "filesync": {"protocol"},
     "rpc": {"protocol"},
     "transport": {"protocol"},
-    "state": {"transport.endpoint"},
     "protocol": set(),
 }
 

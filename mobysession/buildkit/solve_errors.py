@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from mobysession._pb import rpcstatus_pb2
 from mobysession.buildkit.hints import hint_for
 from mobysession.buildkit.printable import printable
-from mobysession.buildkit.source import Source, excerpt
+from mobysession.buildkit.source import Source, excerpt, find_instruction
 from mobysession.errors import BuildFailed, RpcError, StatusCode
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def build_failed(
     text, code, details = _parts(error)
     step = _failed_step(details, status, text)
     exit_code = details.exit_code if details.exit_code is not None else _exit_code(text)
-    sources = details.sources or _named_source(text, status, dockerfile)
+    sources = details.sources or _found_source(text, step, status, dockerfile)
     placed = next((source for source in sources if source.lines is not None), None)
     excerpts = [block for block in map(excerpt, sources) if block]
     return BuildFailed(
@@ -225,13 +225,16 @@ def _exit_code(text: str) -> int | None:
     return int(codes[-1]) if codes else None
 
 
-def _named_source(text: str, status: BuildStatus | None, dockerfile: bytes | None) -> tuple[Source, ...]:
-    place = re.search(r"dockerfile parse error (?:on )?line (\d{1,9})\b", text)
-    if place is None:
-        return ()
-    line = int(place[1])
+def _found_source(
+    text: str, step: Vertex | None, status: BuildStatus | None, dockerfile: bytes | None
+) -> tuple[Source, ...]:
+    """Find the place without the engine's help: by the line in its text, or by the step's name in the Dockerfile."""
     content = dockerfile.decode("utf-8", "replace") if dockerfile is not None else ""
-    return (Source(_dockerfile_name(status), content, ((line, line),)),)
+    named = re.search(r"dockerfile parse error (?:on )?line (\d{1,9})\b", text)
+    lines = (int(named[1]), int(named[1])) if named is not None else None
+    if lines is None and step is not None:
+        lines = find_instruction(content, step.name)
+    return (Source(_dockerfile_name(status), content, (lines,)),) if lines is not None else ()
 
 
 def _dockerfile_name(status: BuildStatus | None) -> str:

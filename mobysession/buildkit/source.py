@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mobysession.buildkit.printable import printable
 
-__all__ = ["Source", "excerpt"]
+__all__ = ["Source", "excerpt", "find_instruction"]
 
 _RULE = "-" * 20
 
@@ -52,6 +52,31 @@ def excerpt(source: Source) -> str:
         for number, mark in zip(range(first, last + 1), marks, strict=True)
     )
     return "\n".join((f"{printable(source.filename)}:{bounds[0]}", _RULE, *body, _RULE))
+
+
+def find_instruction(text: str, step: str) -> tuple[int, int] | None:
+    """Return the first and last line of the instruction that a step was made of, found by the step's name.
+
+    A step is named after its instruction, behind stage and number in brackets. Where the engine names no place, an
+    instruction that reads the same, white space and continuations apart, is the one, if there is only one.
+    """
+    wanted = _squeezed(step.partition("] ")[2] if step.startswith("[") else step)
+    found: list[tuple[int, int]] = []
+    first, joined = 1, ""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not joined:
+            first = number
+        joined += " " + line.rstrip().removesuffix("\\")
+        if line.rstrip().endswith("\\"):
+            continue
+        if wanted and _squeezed(joined) == wanted:
+            found.append((first, number))
+        joined = ""
+    return found[0] if len(found) == 1 else None
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _with_surroundings(first: int, last: int, count: int) -> tuple[int, int]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO, get_args
 
-import trio
-
 from mobysession.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +75,8 @@ def open_view(kind: ViewKind, stream: TextIO) -> View:
 
 async def keep_ticking(view: View) -> NoReturn:
     """Tick ``view`` until cancelled. Cancel: between two ticks only; the view still has to be closed."""
+    import trio  # the views themselves do without
+
     while True:
         await trio.sleep(view.interval)
         view.tick()

@@ -29,7 +29,7 @@ from mobysession.errors import (
     UpgradeRefused,
     UsageError,
 )
-from mobysession.protocol.http1 import check_start, encode_fields, error_message, one_line
+from mobysession.protocol.http1 import AnswerStart, encode_fields, error_message, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,7 +82,7 @@ class UpgradeHandshake:
         self._target = target
         self._peer = peer
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MAX_HEAD)
-        self._start = b""
+        self._start = AnswerStart(peer)
         self._refusal: h11.Response | None = None
         self._body = bytearray()
         try:
@@ -116,10 +116,8 @@ class UpgradeHandshake:
             ConnectionLost: it closed before it had answered.
             HandshakeError: it does not speak HTTP/1.1; TLSError when it speaks TLS.
         """
-        if len(self._start) < limits.KIB:
-            self._start += data[: limits.KIB]
-            check_start(self._start, peer=self._peer, final=not data)
-        self._h11.receive_data(data)
+        for piece in self._start.feed(data):
+            self._h11.receive_data(piece)
         try:
             return self._advance()
         except h11.RemoteProtocolError as error:
@@ -129,12 +127,8 @@ class UpgradeHandshake:
         """Return the error to raise when the answer was not complete in time."""
         if self._refusal is not None:
             return self._refused(self._refusal)
-        try:
-            check_start(self._start, peer=self._peer, final=True)
-        except TransportError as error:
-            return error
-        heard = "did not end its answer" if self._start else "accepted the connection and did not answer"
-        return HandshakeTimeout(
+        heard = "did not end its answer" if self._start.heard else "accepted the connection and did not answer"
+        return self._start.failure() or HandshakeTimeout(
             f"{self._peer} {heard} to POST {self._target} within {seconds:g} seconds",
             hint="Check that a Docker daemon listens at this address, and that it is not stuck.",
         )
@@ -192,7 +186,7 @@ class UpgradeHandshake:
         if self._refusal is not None:
             return self._refused(self._refusal)
         if closed:
-            where = "in the middle of its answer" if self._start else "without an answer"
+            where = "in the middle of its answer" if self._start.heard else "without an answer"
             return ConnectionLost(
                 f"{self._peer} closed the connection {where} to POST {self._target}",
                 hint="Check that a Docker daemon listens at this address; if so, its log may say more.",

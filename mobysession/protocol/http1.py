@@ -14,8 +14,9 @@ from mobysession.errors import HandshakeError, TLSError, TransportError, UsageEr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import NoReturn
 
-__all__ = ["check_start", "encode_fields", "error_message", "not_http", "one_line"]
+__all__ = ["AnswerStart", "encode_fields", "error_message", "not_http", "one_line"]
 
 _STATUS_LINE_START = b"HTTP/1."
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
@@ -41,7 +42,7 @@ def encode_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]
     for name, value in fields:
         if name.lower() in _FRAMING:
             continue
-        if not name.isascii() or not name.isprintable() or any(mark in name for mark in ' ":;,()<>@/[]?={}\\'):
+        if not name or not name.isascii() or not name.isprintable() or any(mark in name for mark in ' ":;,()<>@/[]?={}\\'):
             raise UsageError(f"{name!r} cannot be the name of an HTTP header")
         value = value.strip(" \t")
         if any(character in value for character in "\r\n\0\v\f"):
@@ -50,22 +51,50 @@ def encode_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]
     return encoded
 
 
-def check_start(data: bytes, *, peer: str, final: bool = False) -> None:
-    """Refuse an answer as soon as its first bytes tell that it is not HTTP/1.x, and what else it is.
+class AnswerStart:
+    """The beginning of an answer, held back until it is certain to be HTTP/1.x.
+
+    h11 would only say that the first line is illegal; what it is instead can be told from nine bytes.
 
     Args:
-        data: the beginning of the answer, all that has arrived of it.
         peer: who answers, for messages.
-        final: nothing more will arrive.
-
-    Raises:
-        TLSError: it is TLS; the user must ask for TLS.
-        HandshakeError: it is something else; the message shows its beginning.
     """
-    if data[: len(_STATUS_LINE_START)] == _STATUS_LINE_START[: len(data)]:
-        return
-    if final or len(data) >= _FRAME_HEADER:
-        raise not_http(data, peer=peer)
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+        self._held = b""
+        self._is_http = False
+        #: Whether anything was answered at all.
+        self.heard = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what was read, empty bytes at its end; return what to give to h11, in this order.
+
+        Raises:
+            TLSError: it is TLS; the user must ask for TLS.
+            HandshakeError: it is something else; the message shows its beginning.
+        """
+        self.heard = self.heard or bool(data)
+        if self._is_http:
+            return [data]
+        self._held += data
+        if self._held[: len(_STATUS_LINE_START)] == _STATUS_LINE_START:
+            self._is_http = True
+            return [self._held]
+        if not data:
+            return [self._held, b""] if _STATUS_LINE_START.startswith(self._held) else self._refuse()
+        if len(self._held) >= _FRAME_HEADER:
+            self._refuse()
+        return []
+
+    def failure(self) -> TransportError | None:
+        """Return what is wrong when nothing more comes; None when it is HTTP as far as it goes."""
+        if self._is_http or _STATUS_LINE_START.startswith(self._held):
+            return None
+        return not_http(self._held, peer=self._peer)
+
+    def _refuse(self) -> NoReturn:
+        raise not_http(self._held, peer=self._peer)
 
 
 def not_http(data: bytes, *, peer: str) -> TransportError:

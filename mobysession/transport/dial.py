@@ -11,6 +11,7 @@ import functools
 import os
 import socket
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -113,11 +114,12 @@ async def _dial_tcp(endpoint: Endpoint, address: TCPAddress) -> trio.SocketStrea
 
 
 def _keep_alive(sock: trio.socket.SocketType) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL"):  # the second is the first one's name on macOS
-        option = getattr(socket, name, None)
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, _KEEPALIVE_SECONDS)
+    with suppress(OSError):  # closed by the other side already: the first read tells
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL"):  # the second is the first one's name on macOS
+            option = getattr(socket, name, None)
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, _KEEPALIVE_SECONDS)
 
 
 def _tcp_failure(endpoint: Endpoint, host: str, error: OSError) -> ConnectError:

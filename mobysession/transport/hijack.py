@@ -6,7 +6,6 @@ before anything else is read, and whatever goes wrong, the stream is closed.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -135,10 +134,16 @@ def _handshake(
 
 
 async def _shake_hands(stream: trio.abc.Stream, handshake: UpgradeHandshake) -> Upgraded:
-    # Whoever refuses early may have said why before it closed; if not, reading fails as well.
-    with suppress(trio.BrokenResourceError):
+    unsent: trio.BrokenResourceError | None = None
+    try:
         await stream.send_all(handshake.data_to_send())
+    except trio.BrokenResourceError as error:
+        unsent = error  # whoever refuses early may have said why before it closed
     while True:
-        upgraded = handshake.receive_data(bytes(await stream.receive_some(limits.READ_SIZE)))
+        try:
+            data = await stream.receive_some(limits.READ_SIZE)
+        except trio.BrokenResourceError as error:
+            raise unsent or error from (unsent or error).__cause__
+        upgraded = handshake.receive_data(bytes(data))
         if upgraded is not None:
             return upgraded

@@ -15,7 +15,7 @@ import trio
 
 from mobysession import limits
 from mobysession.errors import ApiError, ConnectionLost, HandshakeError, HandshakeTimeout, TransportError, UsageError
-from mobysession.protocol.http1 import check_start, encode_fields, error_message, one_line
+from mobysession.protocol.http1 import AnswerStart, encode_fields, error_message, one_line
 from mobysession.transport.failure import name_failures
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from mobysession.transport.endpoint import Endpoint
 
 __all__ = ["Exchange", "Response"]
-
-_START = 16
 
 
 class Exchange:
@@ -44,7 +42,8 @@ class Exchange:
         self._keep_alive = keep_alive
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MAX_HEAD)
         self._name = "the request"
-        self._start = b""
+        self._start = AnswerStart(self.peer)
+        self._unsent: trio.BrokenResourceError | None = None
         # Infinite while it is our turn, and then the time by which the daemon must have moved.
         self._patience = trio.CancelScope()
 
@@ -87,8 +86,8 @@ class Exchange:
                 await self._send_all(self._h11.send(h11.Data(data=chunk)) or b"", patience)
             await self._send_all(self._h11.send(h11.EndOfMessage()) or b"", patience)
             self._patience.deadline = trio.current_time() + patience
-        except trio.BrokenResourceError:
-            # Whoever closes early has often answered first; reading tells.
+        except trio.BrokenResourceError as error:
+            self._unsent = error  # whoever closes early has often answered first; reading tells
             self._patience.deadline = trio.current_time() + patience
 
     async def _send_all(self, data: bytes, patience: float) -> None:
@@ -109,7 +108,7 @@ class Exchange:
                 event = await self._next_event()
                 if isinstance(event, h11.Response):
                     return Response(self, event)
-        raise HandshakeTimeout(
+        raise self._start.failure() or HandshakeTimeout(
             f"{self.peer} accepted the connection and did not answer {self._name} in time",
             hint="Check that a Docker daemon listens at this address, and that it is not stuck.",
         )
@@ -132,16 +131,19 @@ class Exchange:
                 raise self._broken(error) from error
             if event is not h11.NEED_DATA:
                 return event
-            with name_failures(self._endpoint):
-                data = bytes(await self._stream.receive_some(limits.READ_SIZE))
-            if len(self._start) < _START:
-                self._start += data[:_START]
-                check_start(self._start, peer=self.peer, final=not data)
-            self._h11.receive_data(data)
+            for piece in self._start.feed(await self._receive()):
+                self._h11.receive_data(piece)
+
+    async def _receive(self) -> bytes:
+        with name_failures(self._endpoint):
+            try:
+                return bytes(await self._stream.receive_some(limits.READ_SIZE))
+            except trio.BrokenResourceError as error:
+                raise self._unsent or error from (self._unsent or error).__cause__
 
     def _broken(self, error: h11.RemoteProtocolError) -> TransportError:
         if self._h11.trailing_data[1]:
-            where = "in the middle of its answer" if self._start else "without an answer"
+            where = "in the middle of its answer" if self._start.heard else "without an answer"
             return ConnectionLost(f"{self.peer} closed the connection {where} to {self._name}")
         return HandshakeError(f"the answer of {self.peer} to {self._name} is not valid HTTP/1.1: {error}")
 

@@ -28,6 +28,14 @@ _CLIENT_CERTIFICATE_HINT = "Give cert.pem and key.pem, signed by the CA that the
 _PLAIN_HINT = "If the daemon listens without TLS, unset DOCKER_TLS_VERIFY and DOCKER_TLS; mind the port (2376 is TLS)."
 _CA_HINT = "Give the CA that signed the daemon's certificate: ca.pem in DOCKER_CERT_PATH or in the docker context."
 
+# OpenSSL's X509_V_ERR codes.
+_VERIFY_HINTS = {
+    9: "It is not valid yet: check the clock of this machine.",
+    10: "It has expired: renew it, or check the clock of this machine.",
+    62: "Connect by a name that is in the certificate.",
+    64: "Connect by an address that is in the certificate.",
+}
+
 # Substrings of OpenSSL's reason codes, which are the only stable name it has for an alert.
 _ALERTS = {
     "CERTIFICATE_REQUIRED": ("the daemon demands a client certificate and got none", _CLIENT_CERTIFICATE_HINT),
@@ -145,7 +153,8 @@ def tls_failure(error: BaseException, host: str) -> TLSError | None:
     if cause is None:
         return None
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return TLSError(f"the certificate of {host} is not trusted: {cause.verify_message}", hint=_CA_HINT)
+        advice = _VERIFY_HINTS.get(cause.verify_code, _CA_HINT)
+        return TLSError(f"the certificate of {host} is not trusted: {cause.verify_message}", hint=advice)
     reason = cause.reason or ("UNEXPECTED_EOF" if isinstance(cause, ssl.SSLEOFError) else "")
     for mark, (text, hint) in _ALERTS.items():
         if mark in reason:

@@ -295,7 +295,7 @@ def _part() -> st.SearchStrategy[object]:
     return vertices | statuses | logs | warnings
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(_part(), max_size=8), max_size=4))
 def test_how_messages_are_cut_makes_no_difference(messages: list[list[object]]) -> None:
     """The same model comes of whole messages and of their elements one by one."""

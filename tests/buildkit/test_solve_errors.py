@@ -199,6 +199,14 @@ def test_a_parse_error_in_plain_text_gives_the_line_and_with_the_file_an_excerpt
     assert build_failed(text).excerpt == ""
 
 
+def test_a_failed_step_is_found_in_the_dockerfile_where_the_engine_names_no_place() -> None:
+    """With plain text and the Dockerfile as it was sent, the step's instruction is the place."""
+    status = status_of(("a", "[2/2] RUN false", "exit code: 1", b""))
+    failed = build_failed("process: exit code: 1", status, dockerfile=b"FROM x\nRUN false\n")
+    assert (failed.dockerfile, failed.lines) == ("Dockerfile", (2, 2))
+    assert "   2 | >>> RUN false" in failed.excerpt.split("\n")
+
+
 def test_a_policy_says_why_it_refused() -> None:
     """The denials of a policy are the hint."""
     raw = details(("policysession.DecisionResponse+json", {"action": 1, "denyMessages": [{"message": "not pinned"}]}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mobysession.buildkit.source import Source, excerpt
+from mobysession.buildkit.source import Source, excerpt, find_instruction
 
 TEN = "\n".join(f"line {number}" for number in range(1, 11))
 
@@ -58,3 +58,29 @@ def test_the_lines_shown_follow_the_ranges(
 def test_a_hostile_dockerfile_is_made_harmless() -> None:
     """Escape sequences in the name or the text do not get through."""
     assert "\x1b" not in excerpt(Source("\x1b[2JDockerfile", "RUN \x1b]0;x\x07y", ((1, 1),)))
+
+
+DOCKERFILE = """FROM alpine AS a
+RUN one && \\
+    two
+RUN same
+FROM a
+RUN same
+COPY  x   /y
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "lines"),
+    [
+        ("[a 2/3] RUN one &&     two", (2, 3)),
+        ("[stage-1 2/2] COPY x /y", (7, 7)),
+        ("[a 3/3] RUN same", None),
+        ("[a 3/3] RUN other", None),
+        ("exporting to image", None),
+        ("", None),
+    ],
+)
+def test_an_instruction_is_found_by_the_name_of_its_step(step: str, lines: tuple[int, int] | None) -> None:
+    """White space and continuations do not matter; what stands there twice, or not at all, is not guessed."""
+    assert find_instruction(DOCKERFILE, step) == lines

@@ -1,0 +1,7 @@
+"""``python -m mobysession``: the command line."""
+
+import sys
+
+from mobysession.cli import main
+
+sys.exit(main())

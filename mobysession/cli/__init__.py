@@ -1,0 +1,27 @@
+"""The command line: one file a verb, arguments in, exit status out. stdout is data, stderr is talk.
+
+Exit status: 0 done; 1 it failed; 2 wrong usage; 70 a fault of ours; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from mobysession._version import __version__
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # Scripts ask for the version often; the frameworks behind the verbs take longer to load than to answer.
+    if arguments == ["--version"]:
+        print(f"mobysession {__version__}")
+        return 0
+    try:
+        from mobysession.cli.app import run
+
+        return run(arguments)
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,86 @@
+"""``mobysession dial``: the raw upgraded byte stream, for people who bring their own HTTP/2.
+
+Bytes on stdin go to the daemon, bytes of the daemon to stdout, from the first one behind the 101. The end of stdin is passed
+on where the transport can half-close; the daemon's end ends the command.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from mobysession.cli.app import run_async
+
+if TYPE_CHECKING:
+    import trio
+
+    from mobysession.cli.app import Target
+
+__all__ = ["command"]
+
+
+@click.command("dial")
+@click.option("--id", "session_id", metavar="ID", help="Session ID [default: a random one]")
+@click.option("--name", default="", help="Name of the session.")
+@click.option("--shared-key", default="", help="Shared key of the session.")
+@click.option("--method", "methods", multiple=True, metavar="/SERVICE/METHOD", help="A method that you will serve.")
+@click.option("--grpc", is_flag=True, help="Dial /grpc, where you are the client, instead of /session.")
+@click.pass_obj
+def command(
+    target: Target, session_id: str | None, name: str, shared_key: str, methods: tuple[str, ...], grpc: bool
+) -> int:
+    """Upgrade a connection to the daemon and connect it to stdin and stdout."""
+    from mobysession.errors import UsageError
+    from mobysession.identity import new_id
+    from mobysession.protocol.session_headers import SessionHeaders
+
+    if grpc and (session_id or name or shared_key or methods):
+        raise UsageError("--grpc takes no session options: nothing is served there")
+    headers = SessionHeaders(session_id=session_id or new_id(), name=name, shared_key=shared_key, methods=methods)
+    run_async(_dial, target, "/grpc" if grpc else "/session", [] if grpc else headers.fields())
+    return 0
+
+
+async def _dial(target: Target, path: str, headers: list[tuple[str, str]]) -> None:
+    import trio
+
+    from mobysession.concurrency import open_nursery
+    from mobysession.transport.hijack import hijack
+
+    stream = await hijack(target.endpoint(), path, headers)
+    async with stream, open_nursery() as nursery:
+        nursery.start_soon(_send_stdin, stream)
+        try:
+            async for data in stream:
+                await trio.to_thread.run_sync(_write, data)
+        except trio.BrokenResourceError as error:
+            from mobysession.errors import ConnectionLost
+
+            raise ConnectionLost("the daemon broke the connection off") from error
+        nursery.cancel_scope.cancel()
+
+
+async def _send_stdin(stream: trio.abc.Stream) -> None:
+    import trio
+
+    while data := await trio.to_thread.run_sync(_read, abandon_on_cancel=True):
+        try:
+            await stream.send_all(data)
+        except trio.BrokenResourceError:
+            # The receiving side says why.
+            return
+    if isinstance(stream, trio.abc.HalfCloseableStream):
+        await stream.send_eof()
+
+
+def _read() -> bytes:
+    import os
+
+    return os.read(sys.stdin.fileno(), 65536)
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()

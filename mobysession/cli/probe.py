@@ -1,0 +1,151 @@
+"""``mobysession probe``: open a session, wait until the daemon was seen, serve health for a while, and report."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mobysession.cli.app import run_async
+
+if TYPE_CHECKING:
+    from mobysession.cli.app import Target
+    from mobysession.events import SessionEvent
+    from mobysession.session.session import Session
+    from mobysession.transport.endpoint import Endpoint
+
+__all__ = ["command"]
+
+
+@click.command("probe")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--hold", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Keep the session open.")
+@click.pass_obj
+def command(target: Target, as_json: bool, hold: float) -> int:
+    """Open a session on the daemon and report what it says and does."""
+    report = run_async(_probe, target.endpoint(), hold)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(report, indent=2))
+    else:
+        click.echo(_render(report))
+    return 0
+
+
+async def _probe(endpoint: Endpoint, hold: float) -> dict[str, Any]:
+    import time
+
+    import trio
+
+    from mobysession.session.session import Session
+    from mobysession.transport.api import EngineApi
+
+    api = EngineApi(endpoint)
+    ping = await api.ping()
+    version = await api.version()
+    callbacks: list[dict[str, Any]] = []
+    session = Session(endpoint, name="probe")
+    began = time.monotonic()
+    session.listen(lambda event: _note(event, callbacks, began))
+    async with session.attach():
+        ready = time.monotonic() - began
+        report = {
+            "endpoint": {"url": endpoint.url, "source": endpoint.source},
+            "session": _session_report(session, ready, await session.ping()),
+            "engine": {
+                "version": version.get("Version"),
+                "api_version": ping.api_version,
+                "min_api_version": version.get("MinAPIVersion"),
+                "os": version.get("Os"),
+                "arch": version.get("Arch"),
+                "kernel": version.get("KernelVersion"),
+                "server": ping.server,
+            },
+            "buildkit": await _buildkit(endpoint),
+        }
+        if hold:
+            print(f"holding the session for {hold:g} s", file=sys.stderr)
+            await trio.sleep(hold)
+    report["callbacks"] = callbacks
+    return report
+
+
+def _session_report(session: Session, ready: float, round_trip: float) -> dict[str, Any]:
+    attachment = session.attachment
+    if attachment is None:
+        return {}
+    headers = [list(field) for field in attachment.headers]
+    status = attachment.status_line.split(" ", 2)
+    return {
+        "id": session.id,
+        "attach": attachment.way,
+        "status_line": attachment.status_line,
+        "status": int(status[1]) if len(status) > 1 else None,
+        "upgrade": next((value for name, value in attachment.headers if name.lower() == "upgrade"), None),
+        "headers": headers,
+        "settings": session.settings,
+        "ready_seconds": round(ready, 6),
+        "round_trip_seconds": round(round_trip, 6),
+        "methods": list(session.methods),
+    }
+
+
+async def _buildkit(endpoint: Endpoint) -> dict[str, Any]:
+    from mobysession.buildkit.control import open_control
+    from mobysession.errors import UpgradeRefused
+
+    try:
+        async with open_control(endpoint) as control:
+            version = await control.info()
+            workers = await control.list_workers()
+    except UpgradeRefused as error:
+        return {"refused": error.message}
+    return {
+        "version": (version.version if version is not None else "") or None,
+        "workers": [
+            {
+                "id": worker.ID,
+                "platforms": ["/".join(filter(None, (p.OS, p.Architecture, p.Variant))) for p in worker.platforms],
+                "labels": dict(worker.Labels),
+            }
+            for worker in workers
+        ],
+    }
+
+
+def _note(event: SessionEvent, callbacks: list[dict[str, Any]], began: float) -> None:
+    import time
+
+    from mobysession.events import CallEnded
+
+    if isinstance(event, CallEnded):
+        callbacks.append(
+            {
+                "method": event.method,
+                "status": event.code.name,
+                "at_seconds": round(time.monotonic() - began, 3),
+                "duration_seconds": round(event.duration, 6),
+            }
+        )
+
+
+def _render(report: dict[str, Any]) -> str:
+    session, engine, buildkit = report["session"], report["engine"], report["buildkit"]
+    lines = [
+        f"endpoint    {report['endpoint']['url']} ({report['endpoint']['source']})",
+        f"engine      {engine['version']}, API {engine['api_version']}, {engine['os']}/{engine['arch']}",
+        f"attach      {session['attach']}: {session['status_line']}, upgrade {session['upgrade']}",
+        f"ready       {session['ready_seconds'] * 1000:.1f} ms, round trip {session['round_trip_seconds'] * 1000:.2f} ms",
+        "settings    " + ", ".join(f"{name} {value}" for name, value in session["settings"].items()),
+    ]
+    if "refused" in buildkit:
+        lines.append(f"buildkit    {buildkit['refused']}")
+    else:
+        lines.append(f"buildkit    {buildkit['version'] or 'does not tell its version (before 0.11)'}")
+        lines += [f"worker      {worker['id']}: {', '.join(worker['platforms'])}" for worker in buildkit["workers"]]
+    lines += [
+        f"callback    {call['at_seconds']:.3f} s {call['method']} {call['status']}" for call in report["callbacks"]
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,145 @@
+"""The front door for blocking code: the same names and options, no event loop to see.
+
+A build runs trio in the calling thread, so that Ctrl-C cancels it wherever it waits. A session lives in a thread of its own
+while the ``with`` block runs; what goes wrong with it meanwhile is raised at the end of the block.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from mobysession.build.build import build as _build
+from mobysession.session.session import Session
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+
+    from mobysession.build.result import BuildResult
+    from mobysession.buildkit.status import BuildStatus
+    from mobysession.progress.view import View
+    from mobysession.rpc.registrar import Attachable
+    from mobysession.session.attach import Dialer
+    from mobysession.transport.endpoint import Endpoint
+
+__all__ = ["BlockingSession", "build", "open_session"]
+
+
+def build(
+    context: str | os.PathLike[str] = ".",
+    *,
+    endpoint: Endpoint | None = None,
+    progress: str | View | None = None,
+    on_status: Callable[[BuildStatus], None] | None = None,
+    **options: Any,
+) -> BuildResult:
+    """Build an image; see `mobysession.build.build`, whose arguments, result and errors are the same.
+
+    Ctrl-C cancels the build on the engine and is raised as KeyboardInterrupt.
+    """
+
+    async def run() -> BuildResult:
+        return await _build(context, endpoint=endpoint, progress=progress, on_status=on_status, **options)
+
+    return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+class BlockingSession:
+    """An attached session, seen from blocking code. Made by `open_session`."""
+
+    def __init__(self, session: Session, token: trio.lowlevel.TrioToken) -> None:
+        self._session = session
+        self._token = token
+
+    @property
+    def id(self) -> str:
+        """The session's ID, to be named in a build request."""
+        return self._session.id
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that are hosted, as they are advertised."""
+        return self._session.methods
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """The daemon's HTTP/2 settings by name."""
+        return self._session.settings
+
+    def ping(self) -> float:
+        """Return the round trip to the daemon in seconds."""
+        return trio.from_thread.run(self._session.ping, trio_token=self._token)
+
+
+@contextmanager
+def open_session(
+    target: Endpoint | Dialer | None = None,
+    *services: Attachable,
+    session_id: str | None = None,
+    name: str = "",
+    shared_key: str = "",
+) -> Iterator[BlockingSession]:
+    """Open a session for the length of the ``with`` block; arguments and errors as `mobysession.open_session`.
+
+    A session that is lost while the block runs is raised at the block's end. Ctrl-C ends the block, and the session with it.
+    """
+    session = Session(target, session_id=session_id, name=name, shared_key=shared_key)
+    session.allow(*services)
+    host = _Host(session)
+    thread = threading.Thread(target=host.run, name=f"mobysession {session.id}", daemon=True)
+    thread.start()
+    try:
+        yield BlockingSession(session, host.wait_ready())
+    finally:
+        host.stop()
+        thread.join()
+    host.raise_failure()
+
+
+class _Host:
+    """A trio loop in a thread, for one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._ready = threading.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._scope = trio.CancelScope()
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            trio.run(self._serve)
+        except BaseException as error:  # noqa: BLE001 - carried over to the thread that waits
+            self._failure = error
+        self._ready.set()
+
+    async def _serve(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        with self._scope:
+            async with self._session.attach():
+                self._ready.set()
+                await trio.sleep_forever()
+
+    def wait_ready(self) -> trio.lowlevel.TrioToken:
+        self._ready.wait()
+        self.raise_failure()
+        if self._token is None:
+            raise RuntimeError("the session's loop did not start")
+        return self._token
+
+    def stop(self) -> None:
+        if self._token is None:
+            return
+        try:
+            self._token.run_sync_soon(self._scope.cancel)
+        except trio.RunFinishedError:
+            return
+
+    def raise_failure(self) -> None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure

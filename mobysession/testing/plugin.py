@@ -1,0 +1,1 @@
+"""Fixtures for pytest, found by it on its own (entry point ``pytest11``)."""

@@ -1,0 +1,108 @@
+"""What is loaded when: start-up time is a feature, and the protocol must run without a loop or a socket.
+
+Each question is put to a fresh interpreter, away from the checkout and from what pytest has loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "mobysession"
+
+#: What costs milliseconds and is needed by few: only what uses it may load it.
+HEAVY = {"asyncio", "click", "docker", "grpc", "httpx", "rich", "sqlite3"}
+WAITING = {"trio", "anyio", "asyncio", "socket", "_socket", "ssl", "_ssl", "selectors"}
+
+_ASK = """
+import json, sys
+watched = set({watched!r})
+seen = watched & set(sys.modules)
+assert not seen, f"the interpreter itself has loaded {{seen}}"
+loaded = {{}}
+def look(who):
+    global seen
+    now = watched & set(sys.modules)
+    loaded[who] = sorted(now - seen)
+    seen = now
+{body}
+print(json.dumps(loaded))
+"""
+
+
+def _ask(body: str, watched: set[str], directory: Path) -> dict[str, list[str]]:
+    """Run ``body``; return which of the watched modules were new at each ``look(who)`` in it."""
+    code = _ASK.format(watched=sorted(watched), body=body)
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=directory, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _modules(*rooms: str) -> list[str]:
+    paths = [path for room in rooms for path in sorted((PACKAGE / room).rglob("*.py"))]
+    names = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in paths]
+    return [name.removesuffix(".__init__") for name in names]
+
+
+def _import_all(names: list[str]) -> str:
+    return "\n".join(f"import {name}; look({name!r})" for name in names)
+
+
+def test_the_package_loads_nothing_heavy(tmp_path):
+    """`import mobysession` loads neither the loop nor any library that only some of its users need."""
+    assert _ask("import mobysession; look('mobysession')", HEAVY | {"trio", "h2", "ssl"}, tmp_path) == {
+        "mobysession": []
+    }
+
+
+def test_every_exported_name_is_there(tmp_path):
+    """What `mobysession` lists in `__all__` can be had from it, although it is loaded late."""
+    body = "import mobysession\nfor name in mobysession.__all__: getattr(mobysession, name)\nlook('all')"
+    assert _ask(body, {"sqlite3"}, tmp_path) == {"all": []}
+
+
+def test_the_protocol_needs_neither_loop_nor_socket(tmp_path):
+    """No module of `mobysession.protocol`, nor what it imports from others, loads trio, socket or ssl."""
+    names = _modules("protocol")
+    assert len(names) > 5
+    loaded = _ask(_import_all(names), WAITING, tmp_path)
+    assert {name: found for name, found in loaded.items() if found} == {}
+
+
+def test_a_session_and_a_build_load_nothing_heavy(tmp_path):
+    """The rooms that every build goes through get by without what only some front doors and views need."""
+    names = _modules("rpc", "transport", "filesync", "services", "buildkit", "session", "build")
+    loaded = _ask(_import_all(names), HEAVY, tmp_path)
+    assert {name: found for name, found in loaded.items() if found} == {}
+
+
+def test_asking_for_the_version_is_cheap(tmp_path):
+    """`mobysession --version` prints the version and ends with 0, without the CLI's library and without a loop."""
+    body = """
+import io
+sys.argv = ["mobysession", "--version"]
+sys.stdout, printed = io.StringIO(), sys.stdout
+from mobysession.cli import main
+try:
+    status = main()
+except SystemExit as end:
+    status = end.code
+sys.stdout, printed = printed, sys.stdout.getvalue()
+from mobysession._version import __version__
+assert not status and __version__ in printed, (status, printed)
+look("--version")
+"""
+    assert _ask(body, HEAVY | {"trio"}, tmp_path) == {"--version": []}
+
+
+@pytest.mark.parametrize("name", ["socket", "json"])
+def test_the_question_can_be_answered_with_yes(tmp_path, name):
+    """A module that is loaded is reported: the other tests could fail."""
+    assert _ask(f"import {name}; look('it')", {"socket", "json.tool"}, tmp_path) == {
+        "it": ["socket"] if name == "socket" else []
+    }
