@@ -28,14 +28,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from integration.prepare import HINT, engine_root, missing_root, packaged_version
 from mobysession.errors import EngineError
-from mobysession.testing.engine import (
-    SYSTEM_PATH,
-    PrivateEngine,
-    can_start_engine,
-    engine_request,
-    import_base_image,
-    run_command,
-)
+from mobysession.testing.base_image import import_base_image
+from mobysession.testing.engine import PrivateEngine, can_start_engine
+from mobysession.testing.engine_api import engine_request
+from mobysession.testing.packages import SYSTEM_PATH, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobysession.errors import EngineError, MobysessionError
-from mobysession.testing.engine import SYSTEM_PATH, can_start_engine, install_debian_packages, run_command
+from mobysession.testing.engine import can_start_engine
+from mobysession.testing.packages import SYSTEM_PATH, install_debian_packages, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -16,7 +16,8 @@ import pytest
 from integration.engines import Buildx, Engine, Engines, EngineSpec, Registry
 from integration.prepare import engine_root
 from mobysession.errors import EngineError
-from mobysession.testing.engine import engine_request, import_base_image
+from mobysession.testing.base_image import import_base_image
+from mobysession.testing.engine_api import engine_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -126,7 +126,7 @@ def config_dir(environ: Mapping[str, str] | None = None) -> Path:
     named = environ.get("DOCKER_CONFIG")
     if named:
         return Path(named)
-    home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - Path.expanduser() raises without a home
+    home = environ.get("HOME") or os.path.expanduser("~")
     return Path(home, ".docker")
 
 

@@ -54,6 +54,10 @@ SMALL_ANSWER: Final = 4 * KIB
 SEND_QUEUE: Final = 2 * MIB
 #: Bytes that the reader takes from the socket at once.
 READ_SIZE: Final = 256 * KIB
+#: Threads in which the plain functions of one grpcio servicer run at once. Ours: each long stream holds one.
+SERVICER_THREADS: Final = 64
+#: Seconds that such a function gets to return once its call is over; then its thread is left behind. Ours.
+SERVICER_PATIENCE: Final = 1.0
 
 # -- services ----------------------------------------------------------------------------------------------------------
 
@@ -70,7 +74,7 @@ CREDENTIAL_HELPER_WORDS: Final = 300
 #: Seconds for which credentials that were looked up are used again: 4 min 50 s (docker/buildx, configprovider.go), just
 #: below the 5 minutes that the shortest-lived registry tokens last.
 CREDENTIAL_CACHE: Final = 290.0
-#: Hosts whose credentials are remembered at once. Ours: far more than a build asks for, and a bound on what a peer names.
+#: Hosts whose credentials are remembered at once. Ours: far more than a build asks for, a bound on what a peer names.
 CREDENTIAL_CACHE_HOSTS: Final = 256
 #: Secret values that are hidden at once. Ours: far more than a build has, and a bound on sessions that rotate tokens.
 REDACTED_VALUES: Final = 256

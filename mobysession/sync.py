@@ -113,7 +113,7 @@ class _Host:
     def run(self) -> None:
         try:
             trio.run(self._serve)
-        except BaseException as error:  # noqa: BLE001 - carried over to the thread that waits
+        except BaseException as error:
             self._failure = error
         self._ready.set()
 

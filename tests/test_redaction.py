@@ -106,6 +106,13 @@ def test_the_newline_of_a_file_does_not_protect_its_value():
     assert redactor.redact(base64.b64encode(b"hunter2").decode()) == "***"
 
 
+def test_the_newline_of_a_long_file_does_not_protect_it_either():
+    """A value too long for its encoded forms is hidden with and without the white space around it."""
+    redactor = Redactor()
+    redactor.add("0123456789" * LONGEST_ENCODED + "\n")
+    assert redactor.redact("<" + "0123456789" * LONGEST_ENCODED + ">") == "<***>"
+
+
 def test_long_lines_of_a_value_are_hidden_one_by_one():
     """A key of several lines is hidden in a log that shows one line at a time; its short lines are not."""
     redactor = Redactor()
@@ -264,14 +271,21 @@ def test_log_records_are_redacted(shown):
 
 
 def test_tracebacks_in_logs_are_redacted(shown):
-    """The text of a logged exception and of a logged stack is redacted with the rest."""
+    """The text of a logged exception is redacted with the rest."""
     lines, logger = shown
     try:
         int(SECRET)
     except ValueError:
-        logger.exception("failed", stack_info=True)
+        logger.exception("failed")
     assert "ValueError: invalid literal for int() with base 10: '***'" in lines[0]
     assert SECRET not in lines[0]
+
+
+def test_stacks_in_logs_are_redacted(redactor):
+    """The stack that a record carries as text is redacted too."""
+    record = logging.LogRecord("n", logging.INFO, "f", 1, "message", None, None, sinfo=f"Stack: {SECRET}")
+    assert RedactingFilter(redactor).filter(record)
+    assert record.stack_info == "Stack: ***"
 
 
 def test_a_record_that_cannot_be_formatted_is_still_redacted(shown, redactor):

@@ -15,8 +15,10 @@ __all__ = ["hint_for"]
 _HINTS: tuple[tuple[str, str], ...] = (
     (
         r"no active session for",
-        "The engine lost the session of this build: keep it open until the build has ended, and give builds that run at"
-        " the same time a session each.",
+        (
+            "The engine lost the session of this build: keep it open until the build has ended, and give builds that"
+            " run at the same time a session each."
+        ),
     ),
     (
         r"failed to read dockerfile: open (?:\S*/)?(?P<name>[^/\s:]+): no such file or directory",
@@ -60,8 +62,10 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"failed to (?:compute cache key|calculate checksum)[^\n]*?\"(?P<name>/[^\"]*)\":? not found",
-        "{name} is not in the build context: check the path, which counts from the context's directory, and"
-        " .dockerignore.",
+        (
+            "{name} is not in the build context: check the path, which counts from the context's directory, and"
+            " .dockerignore."
+        ),
     ),
     (
         r"no space left on device",
@@ -69,8 +73,10 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"[Uu]nknown flag: (?:--)?(?P<name>mount|link|network|chmod|checksum|parents|exclude|security|keep-git-dir)",
-        "The frontend of this engine is too old for --{name}: put # syntax=docker/dockerfile:1 on the first line of"
-        " the Dockerfile.",
+        (
+            "The frontend of this engine is too old for --{name}: put # syntax=docker/dockerfile:1 on the first line of"
+            " the Dockerfile."
+        ),
     ),
 )
 

@@ -19,45 +19,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from mobysession import limits
-from mobysession.buildkit.logs import LogLine, LogTail
 from mobysession.buildkit.source import Source
+from mobysession.buildkit.vertex import Vertex, VertexStatus, VertexWarning
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from mobysession._pb import control_pb2
+    from mobysession.buildkit.logs import LogLine
 
 __all__ = ["BuildStatus", "Changes", "Totals", "Vertex", "VertexStatus", "VertexWarning"]
 
-_CANCELLED = "context canceled"
 _TRANSFER = "transferring"
-
-
-class VertexStatus(NamedTuple):
-    """One transfer or other part of a step.
-
-    ``id`` is what is shown, ``name`` the kind (``transferring`` for what passes between client and engine), ``current``
-    and ``total`` mostly bytes, a total of 0 unknown. Times are ns since the epoch.
-    """
-
-    id: str
-    name: str
-    current: int
-    total: int
-    timestamp: int
-    started: int | None
-    completed: int | None
-
-
-class VertexWarning(NamedTuple):
-    """A remark on a step: its text, the lines explaining it, where to read more, and the place in the Dockerfile."""
-
-    vertex: str
-    level: int
-    short: str
-    detail: tuple[str, ...]
-    url: str
-    source: Source
 
 
 class Totals(NamedTuple):
@@ -68,64 +41,6 @@ class Totals(NamedTuple):
     cached: int
     transferred: int
     duration: int
-
-
-@dataclass(slots=True, eq=False)
-class Vertex:
-    """One step, as far as it is known; changed in place by :class:`BuildStatus`.
-
-    Attributes:
-        digest: its content address; the ID of a progress group.
-        number: 1, 2, ... in the order in which steps were first started; 0 before that.
-        started: start of the latest run; None before it.
-        completed: end of the latest run; None while it runs.
-        error: why it failed, in the engine's words; empty otherwise.
-        hidden: a weak progress group of which nothing else runs yet: not to be shown.
-        intervals: every run by its start; the end is None while it runs.
-        statuses: by ID, in order of appearance.
-    """
-
-    digest: str
-    name: str = ""
-    number: int = 0
-    inputs: tuple[str, ...] = ()
-    cached: bool = False
-    started: int | None = None
-    completed: int | None = None
-    error: str = ""
-    hidden: bool = False
-    intervals: dict[int, int | None] = field(default_factory=dict)
-    statuses: dict[str, VertexStatus] = field(default_factory=dict)
-    log: LogTail = field(default_factory=LogTail)
-
-    @property
-    def is_started(self) -> bool:
-        """It has been started at least once."""
-        return bool(self.intervals)
-
-    @property
-    def is_completed(self) -> bool:
-        """Every run of it has ended."""
-        return bool(self.intervals) and None not in self.intervals.values()
-
-    @property
-    def is_cancelled(self) -> bool:
-        """It ended because the build did, which makes it no cause."""
-        return self.error.endswith(_CANCELLED)
-
-    @property
-    def is_failed(self) -> bool:
-        """It ended in an error of its own."""
-        return bool(self.error) and not self.is_cancelled
-
-    def duration(self, now: int | None = None) -> int:
-        """Return for how long it ran, in ns: runs that overlap count once, an open one lasts until ``now``."""
-        total, until = 0, 0
-        for start, stop in sorted(self.intervals.items(), key=lambda interval: interval[0]):
-            end = stop if stop is not None else (now if now is not None else start)
-            total += max(0, end - max(start, until))
-            until = max(until, end)
-        return total
 
 
 @dataclass(slots=True, eq=False)

@@ -38,7 +38,7 @@ __all__ = ["command"]
 @click.option("--progress", metavar="KIND", help="auto, plain, tty or quiet [env: BUILDKIT_PROGRESS; default: auto]")
 @click.option("--driver", default="auto", metavar="KIND", help="control, classic or auto: how the engine is asked.")
 @click.pass_obj
-def command(daemon: Target, quiet: bool, progress: str | None, **given: Any) -> int:
+def command(daemon: Target, /, quiet: bool, progress: str | None, **given: Any) -> int:
     """Build an image from the directory PATH, in the engine's BuildKit."""
     from mobysession.build.build import build_with
     from mobysession.build.options import BuildOptions

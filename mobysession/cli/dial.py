@@ -81,6 +81,6 @@ def _read() -> bytes:
     return os.read(sys.stdin.fileno(), 65536)
 
 
-def _write(data: bytes) -> None:
+def _write(data: bytes | bytearray) -> None:
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()

@@ -51,7 +51,7 @@ async def _probe(endpoint: Endpoint, hold: float) -> dict[str, Any]:
     session.listen(lambda event: _note(event, callbacks, began))
     async with session.attach():
         ready = time.monotonic() - began
-        report = {
+        report: dict[str, Any] = {
             "endpoint": {"url": endpoint.url, "source": endpoint.source},
             "session": _session_report(session, ready, await session.ping()),
             "engine": {

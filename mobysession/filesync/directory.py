@@ -156,7 +156,9 @@ def _device(rdev: int) -> tuple[int, int]:
 def _unusable(path: str, error: OSError) -> ContextError:
     name = quote(path)
     if isinstance(error, FileNotFoundError):
-        return ContextError(f"directory {name} does not exist", hint="check the path; it is taken from the working directory")
+        return ContextError(
+            f"directory {name} does not exist", hint="check the path; it is taken from the working directory"
+        )
     if isinstance(error, NotADirectoryError):
         return ContextError(f"{name} is not a directory", hint="give the directory that the files are in")
     if isinstance(error, PermissionError):

@@ -98,7 +98,8 @@ def _compile(name: str, patterns: Sequence[str]) -> PatternList | None:
     except BadPattern as error:
         what, pattern = error.args
         raise ContextError(
-            f"invalid {name}: [{quote(pattern)}]: {what}", hint="correct the pattern, most likely a line of .dockerignore"
+            f"invalid {name}: [{quote(pattern)}]: {what}",
+            hint="correct the pattern, most likely a line of .dockerignore",
         ) from error
 
 

@@ -15,7 +15,9 @@ from typing import Final
 __all__ = ["BadPattern", "check_glob", "clean", "has_wildcard", "join", "match_name", "trim_space"]
 
 #: What unicode.IsSpace calls white space; str.strip() alone would also take the four ASCII separators.
-_WHITE_SPACE: Final = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+_WHITE_SPACE: Final = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
 
 
 class BadPattern(ValueError):

@@ -94,7 +94,9 @@ def end_of_file(entry_id: int) -> bytes:
 
 def error_packet(text: str) -> bytes:
     """Return the packet that tells the other side why this one gave up."""
-    return fsutil_pb2.Packet(type=fsutil_pb2.Packet.PACKET_ERR, data=text.encode("utf-8", "replace")).SerializeToString()
+    return fsutil_pb2.Packet(
+        type=fsutil_pb2.Packet.PACKET_ERR, data=text.encode("utf-8", "replace")
+    ).SerializeToString()
 
 
 def decode_requests(messages: Iterable[bytes]) -> Iterator[tuple[int, int, bytes]]:

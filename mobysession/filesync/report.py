@@ -31,13 +31,15 @@ class TransferProgress:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TransferReport(TransferProgress):
+class TransferReport:
     """What a transfer came to in the end.
 
     Attributes:
+        progress: the figures.
         warnings: one line for each file that was not as large as it had been announced, up to a bound.
         omitted_warnings: how many more there were.
     """
 
+    progress: TransferProgress
     warnings: tuple[str, ...] = ()
     omitted_warnings: int = 0

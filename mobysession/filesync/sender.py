@@ -106,6 +106,7 @@ class _Transfer:
         self._contents = Contents(source, self._offers)
         self._requests = _Requests()
         self._sending = trio.Lock()
+        self._disk = trio.CapacityLimiter(1)
         self._files = self._offered_bytes = self._requested = self._sent = self._sent_bytes = 0
         self._listed = False
         self._warnings: list[str] = []
@@ -127,7 +128,7 @@ class _Transfer:
             self._contents.close()
         await self._stream.send_batch([FIN_PACKET])
         return TransferReport(
-            **self._figures(), warnings=tuple(self._warnings), omitted_warnings=self._omitted_warnings
+            progress=self._figures(), warnings=tuple(self._warnings), omitted_warnings=self._omitted_warnings
         )
 
     def _prepare(self, include: Sequence[str], exclude: Sequence[str], follow_paths: Sequence[str]) -> Walk:
@@ -141,7 +142,7 @@ class _Transfer:
 
     async def _list(self, walk: Walk) -> None:
         batches = walk.batches()
-        while (batch := await trio.to_thread.run_sync(next, batches, None)) is not None:
+        while (batch := await trio.to_thread.run_sync(next, batches, None, limiter=self._disk)) is not None:
             self._files += batch.files
             self._offered_bytes += batch.content
             if batch.messages:
@@ -172,7 +173,7 @@ class _Transfer:
         while True:
             if self._contents.idle:
                 self._contents.ask(await self._requests.take(_ASKED_AT_ONCE))
-            reading = await trio.to_thread.run_sync(self._contents.read)
+            reading = await trio.to_thread.run_sync(self._contents.read, limiter=self._disk)
             for warning in reading.warnings:
                 self._warn(warning)
             await self._send(reading.messages)
@@ -197,18 +198,18 @@ class _Transfer:
 
     def _report(self) -> None:
         if self._progress is not None:
-            self._progress(TransferProgress(**self._figures()))
+            self._progress(self._figures())
 
-    def _figures(self) -> dict[str, int]:
-        return {
-            "entries": len(self._offers),
-            "files": self._files,
-            "offered_bytes": self._offered_bytes,
-            "requested": self._requested,
-            "sent": self._sent,
-            "sent_bytes": self._sent_bytes,
-            "listed": self._listed,
-        }
+    def _figures(self) -> TransferProgress:
+        return TransferProgress(
+            entries=len(self._offers),
+            files=self._files,
+            offered_bytes=self._offered_bytes,
+            requested=self._requested,
+            sent=self._sent,
+            sent_bytes=self._sent_bytes,
+            listed=self._listed,
+        )
 
 
 class _Requests:

@@ -126,9 +126,7 @@ class Walk:
         verdict, included, excluded = Verdict.SEND, None, None
         if self._filter is not None:
             text = path.decode("utf-8", "surrogateescape")
-            verdict, included, excluded = self._filter.judge(
-                text, is_directory, directory.included, directory.excluded
-            )
+            verdict, included, excluded = self._filter.judge(text, is_directory, directory.included, directory.excluded)
         if verdict is Verdict.PRUNE or path == _RESERVED:
             return None
         entry_id = None

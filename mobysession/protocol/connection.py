@@ -49,13 +49,26 @@ _DEFAULT_WINDOW = 65_535
 class _Call:
     """One stream: how far the two directions are, and what is owed to the peer's window."""
 
-    __slots__ = ("headers_sent", "held", "local_ended", "owed", "reader", "remote_ended", "status")
+    __slots__ = (
+        "accepts_gzip",
+        "compress",
+        "headers_sent",
+        "held",
+        "local_ended",
+        "owed",
+        "reader",
+        "remote_ended",
+        "status",
+    )
 
     def __init__(self) -> None:
         self.reader = MessageReader()
         self.headers_sent = False
         self.local_ended = False
         self.remote_ended = False
+        #: Server: the peer takes gzip, and was told that it gets it.
+        self.accepts_gzip = False
+        self.compress = False
         #: Flow-controlled bytes received and not yet acknowledged.
         self.owed = 0
         #: Bytes of whole messages that were reported and not yet consumed.
@@ -237,14 +250,23 @@ class GrpcConnection:
         call = self._open(stream_id)
         if call.headers_sent:
             raise LocalProtocolError("the initial metadata of this call was sent already")
-        fields = [*_RESPONSE, *encode_metadata(metadata)] if metadata else _RESPONSE
+        fields = [*_RESPONSE, *encode_metadata(metadata)] if metadata else [*_RESPONSE]
+        if call.compress:
+            fields.append((b"grpc-encoding", b"gzip"))
         self._h2.send_headers(stream_id, fields)
         call.headers_sent = True
 
-    def send_messages(self, stream_id: int, messages: Sequence[Buffer]) -> None:
+    def compress_answers(self, stream_id: int) -> None:
+        """Compress the answers to a call with gzip, if the peer said that it takes that and has no answer yet."""
+        call = self._calls.get(stream_id)
+        if call is not None and call.accepts_gzip and not call.headers_sent:
+            call.compress = True
+
+    def send_messages(self, stream_id: int, messages: Sequence[Buffer], *, compress: bool = True) -> None:
         """Queue ``messages``; they must not be changed afterwards. Nothing happens on a call that is over.
 
-        The initial metadata of a response goes out first, empty, where it was not sent.
+        The initial metadata of a response goes out first, empty, where it was not sent. ``compress`` takes effect on calls
+        with `compress_answers`.
         """
         call = self._calls.get(stream_id)
         if call is None:
@@ -254,7 +276,7 @@ class GrpcConnection:
             raise LocalProtocolError("this side of the call has ended; no message can follow")
         if not call.headers_sent:
             self.send_initial_metadata(stream_id)
-        data = encode_messages(messages)
+        data = encode_messages(messages, compress=compress and call.compress)
         if data:
             queue.append(data)
             self._outbox.line_up(queue)
@@ -389,6 +411,7 @@ class GrpcConnection:
             if encoding not in _ENCODINGS:
                 raise RpcError(StatusCode.UNIMPLEMENTED, f"grpc-encoding {encoding!r} is not supported")
             call.reader = MessageReader(encoding)
+            call.accepts_gzip = b"gzip" in fields.get(b"grpc-accept-encoding", b"").replace(b" ", b"").split(b",")
             timeout = fields.get(b"grpc-timeout")
             received = events.CallReceived(
                 stream_id,
@@ -494,7 +517,9 @@ class GrpcConnection:
 
     def _on_settings(self, _event: h2.events.RemoteSettingsChanged) -> None:
         settings = self._h2.remote_settings
-        names = {code.name: int(value) for code, value in settings.items() if isinstance(code, h2.settings.SettingCodes)}
+        names = {
+            code.name: int(value) for code, value in settings.items() if isinstance(code, h2.settings.SettingCodes)
+        }
         self._events.append(events.SettingsReceived(names))
         # Windows may have opened: whoever waited for one gets back in line.
         self._line_up_all()
@@ -530,7 +555,9 @@ def _refuse_request(fields: dict[bytes, bytes]) -> list[tuple[bytes, bytes]] | N
     if fields.get(b":method") != b"POST":
         return [(b":status", b"405"), (b"allow", b"POST")]
     content_type = fields.get(b"content-type", b"")
-    if content_type != b"application/grpc" and not content_type.startswith((b"application/grpc+", b"application/grpc;")):
+    if content_type != b"application/grpc" and not content_type.startswith(
+        (b"application/grpc+", b"application/grpc;")
+    ):
         return [(b":status", b"415")]
     return None
 

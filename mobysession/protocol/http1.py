@@ -42,7 +42,12 @@ def encode_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]
     for name, value in fields:
         if name.lower() in _FRAMING:
             continue
-        if not name or not name.isascii() or not name.isprintable() or any(mark in name for mark in ' ":;,()<>@/[]?={}\\'):
+        if (
+            not name
+            or not name.isascii()
+            or not name.isprintable()
+            or any(mark in name for mark in ' ":;,()<>@/[]?={}\\')
+        ):
             raise UsageError(f"{name!r} cannot be the name of an HTTP header")
         value = value.strip(" \t")
         if any(character in value for character in "\r\n\0\v\f"):

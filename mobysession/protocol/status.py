@@ -49,9 +49,7 @@ _FROM_RESET = {
 def encode_message(text: str) -> bytes:
     """Return ``text`` percent-encoded; what is over 8 KiB is cut off."""
     raw = text.encode("utf-8", "surrogateescape")[:_MAX_MESSAGE]
-    return b"".join(
-        bytes((byte,)) if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in raw
-    )
+    return b"".join(bytes((byte,)) if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in raw)
 
 
 def decode_message(value: bytes) -> str:

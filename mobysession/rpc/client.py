@@ -63,9 +63,7 @@ class ClientCall(Call):
             self.end_of_messages()
             return
         self.fail(
-            RpcError(
-                ended.code, ended.message, details=ended.details, method=self.method, trailers=ended.trailers
-            )
+            RpcError(ended.code, ended.message, details=ended.details, method=self.method, trailers=ended.trailers)
         )
 
     def fail(self, failure: MobysessionError) -> None:

@@ -84,10 +84,11 @@ class Call:
         await trio.lowlevel.cancel_shielded_checkpoint()
         return message
 
-    async def send_batch(self, messages: Sequence[Buffer]) -> None:
+    async def send_batch(self, messages: Sequence[Buffer], *, compress: bool = True) -> None:
         """Queue ``messages``, then wait while the call has more than `limits.SEND_QUEUE` bytes queued.
 
         Their bytes must not be changed afterwards. What the peer's flow control holds back waits in the queue.
+        ``compress`` takes effect on calls whose answers are compressed.
 
         Cancel: the messages are queued all the same.
         """
@@ -95,7 +96,7 @@ class Call:
             raise self._failure
         core = self._connection.core
         self.bytes_sent += sum(map(len, messages))
-        core.send_messages(self.stream_id, messages)
+        core.send_messages(self.stream_id, messages, compress=compress)
         self._connection.wake_writer()
         await trio.lowlevel.checkpoint()
         while core.queued(self.stream_id) > limits.SEND_QUEUE:

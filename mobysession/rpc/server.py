@@ -66,6 +66,10 @@ class ServerCall(Call):
         self._connection.core.send_initial_metadata(self.stream_id, metadata)
         self._connection.wake_writer()
 
+    def compress_answers(self) -> None:
+        """Compress the answers with gzip where the peer takes that; nothing happens once an answer was sent."""
+        self._connection.core.compress_answers(self.stream_id)
+
 
 class Server(Connection):
     """The methods of a registrar, served on one stream. Made by `open_server`."""
@@ -178,9 +182,7 @@ async def open_server(
     callers are told, and the stream is closed. A connection that ends before shows in ``closed`` and ``failure``.
     """
     async with open_nursery() as pump, open_nursery() as handlers:
-        server = Server(
-            stream, registrar, handlers, on_call_started=on_call_started, on_call_ended=on_call_ended
-        )
+        server = Server(stream, registrar, handlers, on_call_started=on_call_started, on_call_ended=on_call_ended)
         pump.start_soon(server.run)
         try:
             yield server

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Auth"]
 
-_CREDENTIALS: Final = "/moby.filesync.v1.Auth/Credentials"
+_METHOD: Final = "/moby.filesync.v1.Auth/Credentials"
 #: Characters of a host that an error repeats: a DNS name of 253, a port.
 _LONGEST_HOST: Final = 260
 
@@ -45,7 +45,7 @@ class Auth:
 
     def register(self, registrar: Registrar) -> None:
         """Add Credentials."""
-        registrar.unary_unary(_CREDENTIALS, self._credentials, CredentialsRequest)
+        registrar.unary_unary(_METHOD, self._credentials, CredentialsRequest)
 
     async def _credentials(self, request: CredentialsRequest, call: ServerCall) -> CredentialsResponse:
         host = request.Host

@@ -40,7 +40,7 @@ class HelperAnswer:
     secret: str = field(repr=False)
 
 
-class _TooMuchOutput(Exception):  # noqa: N818 - never leaves this module
+class _TooMuchOutput(Exception):
     pass
 
 

@@ -7,11 +7,10 @@ for it. Nothing found is an answer like any other, `ANONYMOUS`: the registry is 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
 import trio
 
@@ -20,10 +19,13 @@ from mobysession.errors import CredentialError, EndpointError, UsageError
 from mobysession.services.credential_helper import HelperAnswer, ask_helper
 from mobysession.services.provider import Provider
 
+if TYPE_CHECKING:
+    import os
+
 __all__ = ["ANONYMOUS", "CredentialSource", "Credentials", "CredentialsFrom", "DockerCredentials", "credential_source"]
 
 #: The user name by which a helper says that the secret is an identity token.
-_IDENTITY_TOKEN: Final = "<token>"
+_NO_USER: Final = "<token>"
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class DockerCredentials:
 def _from_helper(answer: HelperAnswer | None) -> Credentials:
     if answer is None:
         return ANONYMOUS
-    return Credentials("" if answer.username == _IDENTITY_TOKEN else answer.username, answer.secret)
+    return Credentials("" if answer.username == _NO_USER else answer.username, answer.secret)
 
 
 class _MappedCredentials:

@@ -60,7 +60,7 @@ SecretSource: TypeAlias = (
     | Callable[[str], SecretValue | Awaitable[SecretValue | None] | None]
 )
 
-_GET_SECRET: Final = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
+_METHOD: Final = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 
 
 class Secrets:
@@ -107,7 +107,7 @@ class Secrets:
 
     def register(self, registrar: Registrar) -> None:
         """Add GetSecret."""
-        registrar.unary_unary(_GET_SECRET, self._get_secret, GetSecretRequest)
+        registrar.unary_unary(_METHOD, self._get_secret, GetSecretRequest)
 
     async def _get_secret(self, request: GetSecretRequest, call: ServerCall) -> GetSecretResponse:
         return GetSecretResponse(data=await self.get(request.ID))

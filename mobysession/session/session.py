@@ -96,7 +96,9 @@ class Session:
             SessionError: the session is attached.
         """
         if self.attachment is not None:
-            raise SessionError("services are allowed before a session is attached: the daemon is told once what there is")
+            raise SessionError(
+                "services are allowed before a session is attached: the daemon is told once what there is"
+            )
         for service in services:
             service.register(self._registrar)
 
@@ -207,9 +209,7 @@ class Session:
 
     def _call_started(self, call: ServerCall) -> None:
         if self._listeners:
-            self._tell(
-                CallStarted(session_id=self.id, time=time.time(), call_id=call.number, method=call.method)
-            )
+            self._tell(CallStarted(session_id=self.id, time=time.time(), call_id=call.number, method=call.method))
 
     def _call_ended(self, call: ServerCall, code: StatusCode, message: str, error: BaseException | None) -> None:
         if not self._listeners and error is None:

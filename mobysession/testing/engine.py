@@ -21,9 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import http.client
-import io
 import json
 import logging
 import os
@@ -33,37 +30,26 @@ import socket
 import struct
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from mobysession.errors import EngineError
+from mobysession.errors import ApiError, EngineError, TransportError
+from mobysession.testing.engine_api import engine_request
+from mobysession.testing.packages import SYSTEM_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
     from types import TracebackType
 
 __all__ = [
-    "BASE_IMAGE",
     "PrivateEngine",
     "cached_data_root",
     "can_start_engine",
-    "debian_docker_installed",
-    "engine_request",
-    "import_base_image",
-    "install_debian_docker",
-    "install_debian_packages",
-    "run_command",
 ]
 
 logger = logging.getLogger(__name__)
-
-BASE_IMAGE = "mobysession-base:latest"
-
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 POLL_INTERVAL = 0.01
 """Seconds between two looks at a starting engine, which takes 0.5 to 1.5 s to answer."""
@@ -223,7 +209,7 @@ class PrivateEngine:
 
     @property
     def pid(self) -> int:
-        """dockerd's process ID on this machine; ``nsenter -t PID -n`` enters the engine's network."""
+        """Dockerd's process ID on this machine; ``nsenter -t PID -n`` enters the engine's network."""
         if self._pid is None:
             raise EngineError("the engine is not started", hint="use it inside of `with PrivateEngine(...) as engine:`")
         return self._pid
@@ -326,7 +312,7 @@ class PrivateEngine:
     def _answers(self) -> bool:
         try:
             return engine_request(self.host, "GET", "/_ping", timeout=PING_TIMEOUT) == b"OK"
-        except (OSError, http.client.HTTPException, EngineError):
+        except (TransportError, ApiError):
             return False
 
     def _log_tail(self) -> str:
@@ -436,196 +422,3 @@ def can_start_engine() -> str | None:
     if trial.returncode != 0:
         return f"namespaces are not permitted ({trial.stderr.strip()})"
     return None
-
-
-# --- Debian's packages ------------------------------------------------------------------------------------------------
-
-
-def debian_docker_installed() -> bool:
-    """Whether this machine has a dockerd and what it needs to run one."""
-    return all(shutil.which(name, path=SYSTEM_PATH) for name in ("dockerd", "containerd", "runc", "iptables"))
-
-
-def install_debian_docker(say: Callable[[str], None]) -> None:
-    """Install Debian's Docker engine and a static busybox, if they are missing; ``say`` is told what is done, in lines.
-
-    Raises: EngineError (user): not root, not Debian, or apt-get failed.
-    """
-    if not debian_docker_installed():
-        install_debian_packages(["docker.io", "iptables", "busybox-static"], say)
-
-
-def install_debian_packages(packages: Sequence[str], say: Callable[[str], None]) -> None:
-    """Install packages with apt-get, from wherever this machine's apt gets them. Raises EngineError as above."""
-    hint = f"install {' '.join(packages)} yourself, or name a running engine in DOCKER_HOST"
-    if shutil.which("apt-get", path=SYSTEM_PATH) is None:
-        raise EngineError("only on Debian can packages be installed for you", hint=hint)
-    if os.geteuid() != 0:
-        raise EngineError("installing packages needs root", hint=hint)
-    say(f"installing {', '.join(packages)} with apt-get (once; about a minute)")
-    apt_get = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    run_command([*apt_get, "update"], hint=hint, env=environment)
-    run_command([*apt_get, "install", "--yes", "--no-install-recommends", *packages], hint=hint, env=environment)
-
-
-def run_command(argv: Sequence[str], *, hint: str, env: Mapping[str, str] | None = None) -> str:
-    """Run a command to its end and return what it wrote to stdout.
-
-    Raises: EngineError with the last lines that it wrote, and with ``hint``, if its exit status is not 0.
-    """
-    done = subprocess.run(
-        argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-    )
-    if done.returncode != 0:
-        last = "\n".join((done.stdout + done.stderr).splitlines()[-LOG_TAIL_LINES:])
-        raise EngineError(f"{argv[0]} failed with status {done.returncode}:\n{last}", hint=hint)
-    return done.stdout
-
-
-# --- the base image ---------------------------------------------------------------------------------------------------
-
-
-def import_base_image(
-    host: str,
-    *,
-    name: str = BASE_IMAGE,
-    busybox: Path | None = None,
-    say: Callable[[str], None] = logger.info,
-) -> bool:
-    """Give an engine a small image to build ``FROM``, without any registry: busybox with all its applets in /bin.
-
-    Args:
-        host: ``unix://`` or ``tcp://`` endpoint of the engine.
-        busybox: a statically linked busybox. None: this machine's; Debian's busybox-static is installed if there is
-            none.
-        say: told when something is installed.
-
-    Returns: True if it was imported, False if the engine had this very image already.
-    Raises: EngineError (user): no static busybox, or the engine refused the import.
-    """
-    archive = _base_image_tar(busybox or _static_busybox(say))
-    digest = hashlib.sha256(archive).hexdigest()
-    if _image_label(host, name) == digest:
-        return False
-    repository, _, tag = name.partition(":")
-    changes = ['CMD ["/bin/sh"]', "ENV PATH=/bin", f"LABEL {_LABEL}={digest}"]
-    query = urllib.parse.urlencode(
-        {"fromSrc": "-", "repo": repository, "tag": tag or "latest", "changes": changes}, doseq=True
-    )
-    answer = engine_request(host, "POST", f"/images/create?{query}", body=archive, timeout=120)
-    for line in answer.splitlines():
-        if error := json.loads(line).get("error"):
-            raise EngineError(f"the engine did not import {name}: {error}")
-    return True
-
-
-_LABEL = "mobysession.base-image.sha256"
-
-
-def _image_label(host: str, name: str) -> str | None:
-    """What our label says on an image, or None if the image or the label is missing."""
-    try:
-        image = json.loads(engine_request(host, "GET", f"/images/{urllib.parse.quote(name)}/json"))
-    except EngineError:
-        return None
-    labels: dict[str, str] = (image.get("Config") or {}).get("Labels") or {}
-    return labels.get(_LABEL)
-
-
-def _static_busybox(say: Callable[[str], None]) -> Path:
-    for attempt in ("find", "install"):
-        if attempt == "install":
-            install_debian_packages(["busybox-static"], say)
-        found = shutil.which("busybox", path=SYSTEM_PATH)
-        if found is not None and _is_static(Path(found)):
-            return Path(found)
-    raise EngineError("no statically linked busybox was found", hint="give its path")
-
-
-def _is_static(binary: Path) -> bool:
-    """Whether a 64-bit ELF file asks for no interpreter (PT_INTERP), that is: runs in a folder without libraries."""
-    header = binary.read_bytes()[:4096]
-    if header[:5] != b"\x7fELF\x02":
-        return False
-    order = "<" if header[5] == 1 else ">"
-    (table,) = struct.unpack_from(f"{order}Q", header, 32)
-    size, count = struct.unpack_from(f"{order}HH", header, 54)
-    pt_interp = 3
-    return all(struct.unpack_from(f"{order}I", header, table + index * size)[0] != pt_interp for index in range(count))
-
-
-def _base_image_tar(busybox: Path) -> bytes:
-    """An image's file system as a tar archive; the same bytes for the same busybox."""
-    hint = "give the path of a statically linked busybox"
-    applets = run_command([str(busybox), "--list"], hint=hint).split()
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for folder, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("var", 0o755)):
-            _add(tar, folder, tarfile.DIRTYPE, mode=mode)
-        _add(tar, "bin/busybox", mode=0o755, content=busybox.read_bytes())
-        for applet in sorted({*applets} - {"busybox"}):
-            _add(tar, f"bin/{applet}", tarfile.SYMTYPE, mode=0o777, link="busybox")
-        _add(tar, "etc/passwd", content=b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
-        _add(tar, "etc/group", content=b"root:x:0:\nnogroup:x:65534:\n")
-    return archive.getvalue()
-
-
-def _add(
-    tar: tarfile.TarFile,
-    name: str,
-    kind: bytes = tarfile.REGTYPE,
-    *,
-    mode: int = 0o644,
-    content: bytes = b"",
-    link: str = "",
-) -> None:
-    member = tarfile.TarInfo(name)
-    member.type, member.mode, member.size, member.linkname = kind, mode, len(content), link
-    tar.addfile(member, io.BytesIO(content))
-
-
-# --- the Engine API, as little of it as is needed here ----------------------------------------------------------------
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP/1.1 over a unix socket."""
-
-    def __init__(self, path: str, *, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def engine_request(host: str, method: str, path: str, *, body: bytes | None = None, timeout: float = 30.0) -> bytes:
-    """Ask an engine and return the whole body of its answer.
-
-    Args:
-        host: ``unix://`` or ``tcp://`` endpoint, the latter without TLS.
-        path: from the slash on, with its query.
-        timeout: seconds without a byte from the engine.
-
-    Raises: EngineError (peer) for any status above 299, with the engine's words; OSError and HTTPException (network).
-    """
-    scheme, _, address = host.partition("://")
-    if scheme not in ("unix", "tcp"):
-        raise EngineError(f"{host} is neither unix:// nor tcp://")
-    plain = (
-        http.client.HTTPConnection(address, timeout=timeout)
-        if scheme == "tcp"
-        else _UnixConnection(address, timeout=timeout)
-    )
-    headers = {"Content-Type": "application/x-tar"} if body is not None else {}
-    with contextlib.closing(plain) as connection:
-        connection.request(method, path, body=body, headers=headers)
-        response = connection.getresponse()
-        answer = response.read()
-    if response.status >= http.client.MULTIPLE_CHOICES:
-        raise EngineError(
-            f"the engine answered {response.status} to {method} {path}: {answer.decode(errors='replace').strip()}"
-        )
-    return answer

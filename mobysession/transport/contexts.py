@@ -62,11 +62,11 @@ def load_context(name: str, config_dir: str | os.PathLike[str]) -> DockerContext
 
 
 def _known_contexts(meta_dir: Path) -> str:
-    names = ["default"]
-    for path in sorted(meta_dir.glob("*/meta.json")):
+    names = []
+    for path in meta_dir.glob("*/meta.json"):
         try:
             meta = JsonFile.read(path)
             names.append(meta.text("Name") if meta else "")
         except EndpointError:  # the broken one is not what was asked for
             continue
-    return f"There are: {', '.join(filter(None, names))}"
+    return f"There are: {', '.join(['default', *sorted(filter(None, names))])}"

@@ -135,12 +135,10 @@ def test_a_restarted_step_is_open_again_and_its_runs_add_up() -> None:
     """A new start reopens a completed step; its duration is the union of its runs."""
     status = folded([told(vertex("a", start=1, end=2)), told(vertex("a", start=5))])
     (step,) = status.vertices
-    assert not step.is_completed
-    assert step.duration(9 * SECOND) == 5 * SECOND
+    assert (step.is_completed, step.duration(9 * SECOND)) == (False, 5 * SECOND)
     status.apply(told(vertex("a", start=5, end=7)))
     status.apply(told(vertex("a", start=6, end=8)))
-    assert step.is_completed
-    assert step.duration() == 4 * SECOND
+    assert (step.is_completed, step.duration()) == (True, 4 * SECOND)
 
 
 def test_a_repeated_first_telling_undoes_nothing() -> None:

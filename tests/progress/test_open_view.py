@@ -17,7 +17,7 @@ from mobysession.progress.quiet import QuietView
 from mobysession.progress.tty import TtyView
 
 if TYPE_CHECKING:
-    from conftest import Build
+    from tests.progress.conftest import Build
 
 
 class _Stream(io.StringIO):

@@ -17,7 +17,7 @@ from mobysession.progress import render_failure
 from mobysession.progress.plain import PlainView
 
 if TYPE_CHECKING:
-    from conftest import Build
+    from tests.progress.conftest import Build
 
 _DATA = Path(__file__).parent.parent / "data"
 
@@ -77,16 +77,19 @@ def test_a_recorded_failure_looks_as_buildx_showed_it(
     assert message.strip().replace("failed to solve: rpc error: code = Unknown desc = ", "") == error.message
 
 
-def test_a_transfer_gets_few_lines(view: PlainView, out: io.StringIO, build: Build) -> None:
-    """What comes within a tenth of a second, or moves less than a twentieth of the total, has no line of its own."""
+@pytest.mark.parametrize(("step", "fewest", "most"), [(0.2, 21, 21), (0.002, 2, 3)])
+def test_a_transfer_gets_few_lines(
+    view: PlainView, out: io.StringIO, build: Build, step: float, fewest: int, most: int
+) -> None:
+    """What moves less than a twentieth of the total has no line, nor what comes within a tenth of a second."""
     build.step(view, "a", start=0)
-    for percent in range(0, 101):
-        build.now += 0.02
+    for percent in range(101):
+        build.now += step
         build.transfer(view, "a", "sha256:layer", percent * 10**6, total=10**8, done=percent == 100)
     view.close()
     lines = [line for line in out.getvalue().splitlines() if "layer" in line]
-    assert 10 <= len(lines) <= 22
-    assert lines[-1] == "#1 sha256:layer 100.00MB / 100.00MB 2.0s done"
+    assert fewest <= len(lines) <= most
+    assert lines[-1] == f"#1 sha256:layer 100.00MB / 100.00MB {101 * step:.1f}s done"
 
 
 def test_what_was_held_back_for_a_moment_comes_with_the_tick(view: PlainView, out: io.StringIO, build: Build) -> None:

@@ -14,7 +14,7 @@ from mobysession.errors import BuildFailed
 from mobysession.progress.tty import TtyView
 
 if TYPE_CHECKING:
-    from conftest import Build
+    from tests.progress.conftest import Build
 
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
@@ -118,6 +118,9 @@ def test_a_resize_shows_with_the_next_drawing(terminal: Terminal, build: Build) 
     build.now += 1
     terminal.view.tick()
     assert terminal.frame[1] == " => RUN xxxxxxxxxxxxxxxxx 1.0s"[:29].ljust(24)[:24] + " 1.0s"
+    build.transfer(terminal.view, "a", "sha256:" + "f" * 64, 1, total=2)
+    terminal.view.tick()
+    assert terminal.frame[2] == " => => sha256:fff 1B / 2B 1.0s"[:16] + " 1B / 2B" + " 1.0s"
     terminal.resize(3, 2)
     terminal.view.tick()
     assert max(map(len, terminal.frame)) <= 30
