@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from integration.engines import Buildx, Engine, Engines, EngineSpec, engine_specs, registry_missing
+from integration.images import Witness
 from mobysession.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _ENGINES = pytest.StashKey[Engines]()
 
@@ -42,6 +44,22 @@ def engine(request: pytest.FixtureRequest, engines: Engines) -> Engine:
         return engines.get(request.param)
     except EngineError as error:
         pytest.fail(f"{request.param} is there but does not start: {error}\n{error.hint}", pytrace=False)
+
+
+@pytest.fixture
+def witness(engine: Engine) -> Iterator[Witness]:
+    """docker-py's view of each engine."""
+    with Witness(engine.host) as witness:
+        yield witness
+
+
+@pytest.fixture(autouse=True)
+def _nobodys_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the docker configuration of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith(("DOCKER_", "BUILDKIT_", "BUILDX_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker-config"))
 
 
 @pytest.fixture(params=[spec for spec in engine_specs() if not spec.host], ids=lambda spec: spec.id)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mobysession.errors import MobysessionError, StatusCode
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mobysession.errors import MobysessionError, StatusCode
 
 __all__ = ["CallEnded", "CallStarted", "SessionEnded", "SessionEvent", "SessionReady"]
 
@@ -36,8 +39,8 @@ class CallStarted(SessionEvent):
 class CallEnded(SessionEvent):
     """A call was answered, or ended otherwise.
 
-    ``code`` is what the daemon was told, ``message`` its text, ``duration`` seconds, ``received`` and ``sent`` bytes of gRPC
-    messages. ``error`` is the local failure behind a code other than OK, where there was one.
+    ``code`` is what the daemon was told, ``message`` its text, ``duration`` seconds, ``received`` and ``sent`` bytes
+    of gRPC messages. ``error`` is the local failure behind a code other than OK, where there was one.
     """
 
     call_id: int

@@ -36,8 +36,8 @@ def node_id(directory: str | os.PathLike[str] | None = None) -> str:
     """Return the ID by which the engine tells this user's directories from others'; create it on first use.
 
     It is kept where the docker CLI keeps it, ``.buildNodeID`` in the configuration directory: 32 random bytes in hex,
-    readable by the user alone. Where it can be neither read nor made, the path of that directory stands in for it, as with
-    the docker CLI.
+    readable by the user alone. Where it can be neither read nor made, the path of that directory stands in for it, as
+    with the docker CLI.
 
     Source: docker/cli cli/command/image/build_buildkit.go (20.10), trypBuildNodeID.
     """

@@ -9,7 +9,8 @@ MIB: Final = 1024 * KIB
 
 # -- handshake ---------------------------------------------------------------------------------------------------------
 
-#: Seconds to wait for a connection to be accepted. Our decision; docker's CLI waits 30 s for ssh, the system default else.
+#: Seconds to wait for a connection to be accepted. Our decision; docker's CLI waits 30 s for ssh, the system default
+#: else.
 CONNECT_TIMEOUT: Final = 30.0
 #: Seconds to wait for the head of an HTTP/1.1 answer. Ours: a daemon answers the upgrade before it does anything else.
 HANDSHAKE_TIMEOUT: Final = 20.0
@@ -31,7 +32,8 @@ GOODBYE_TIMEOUT: Final = 1.0
 MAX_MESSAGE: Final = 16 * MIB
 #: Bytes of one header list that we accept: what Go's x/net/http2 server announces; `.dockerignore` arrives in headers.
 MAX_HEADER_LIST: Final = 1_048_896
-#: Bytes of a response's header list that we accept as a client: grpc-go's default, for error trailers with stack traces.
+#: Bytes of a response's header list that we accept as a client: grpc-go's default, for error trailers with stack
+#: traces.
 MAX_RESPONSE_HEADER_LIST: Final = 16 * MIB
 #: Streams that a peer may have open at once: what Go's x/net/http2 server announces.
 MAX_CONCURRENT_STREAMS: Final = 250
@@ -104,8 +106,8 @@ KEPT_FAILURES: Final = 32
 
 # -- builds ------------------------------------------------------------------------------------------------------------
 
-#: Seconds without a status message, after the solve has ended, until its progress counts as told; moby/buildkit's client
-#: waits as long.
+#: Seconds without a status message, after the solve has ended, until its progress counts as told; moby/buildkit's
+#: client waits as long.
 STATUS_SILENCE: Final = 5.0
 #: Bytes of one line of the classic build's answer: base64 of a status message, which gRPC would bound by 16 MiB.
 MAX_TRACE_LINE: Final = 32 * MIB

@@ -1,7 +1,7 @@
 """The front door for blocking code: the same names and options, no event loop to see.
 
-A build runs trio in the calling thread, so that Ctrl-C cancels it wherever it waits. A session lives in a thread of its own
-while the ``with`` block runs; what goes wrong with it meanwhile is raised at the end of the block.
+A build runs trio in the calling thread, so that Ctrl-C cancels it wherever it waits. A session lives in a thread of
+its own while the ``with`` block runs; what goes wrong with it meanwhile is raised at the end of the block.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def open_session(
 ) -> Iterator[BlockingSession]:
     """Open a session for the length of the ``with`` block; arguments and errors as `mobysession.open_session`.
 
-    A session that is lost while the block runs is raised at the block's end. Ctrl-C ends the block, and the session with it.
+    A session that is lost while the block runs is raised at the block's end. Ctrl-C ends the block, and the session
+    with it.
     """
     session = Session(target, session_id=session_id, name=name, shared_key=shared_key)
     session.allow(*services)

@@ -31,6 +31,9 @@ GROUND = (
     "recording",
 )
 
+#: What the arguments of the front doors are made of.
+ARGUMENT_TYPES = ("buildkit.status", "progress.view", "rpc.registrar", "transport.endpoint")
+
 #: Each room, top down, and what it may import besides itself and the ground floor: rooms, or single modules of them.
 ROOMS: dict[str, set[str]] = {
     "cli": {
@@ -38,11 +41,13 @@ ROOMS: dict[str, set[str]] = {
         *("transport", "state", "protocol"),
     },
     "dockerpy": {"build", "session"},
-    "sync": {"build", "session"},
-    "aio": {"build", "session"},
+    # Besides the rooms they open, the modules whose types stand in their signatures.
+    "sync": {"build", "session", *ARGUMENT_TYPES},
+    "aio": {"build", "session", *ARGUMENT_TYPES},
     "build": {"session", "buildkit", "services", "filesync", "progress", "rpc", "transport", "state"},
-    "session": {"services", "rpc", "transport", "state"},
-    "testing": {"rpc", "filesync", "transport"},
+    # What a session says of itself, protocol.session_headers, is what it hands to every dialer.
+    "session": {"services", "rpc", "transport", "state", "protocol.session_headers"},
+    "testing": {"rpc", "filesync", "transport", "protocol"},
     "progress": {"buildkit"},
     "buildkit": {"rpc", "transport"},
     "services": {"rpc", "filesync"},

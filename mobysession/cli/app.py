@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mobysession.transport.endpoint import Endpoint
 
 __all__ = ["Target", "run", "run_async"]
+
+T = TypeVar("T")
 
 _VERBS = {
     "build": "Build an image from a directory.",
@@ -104,7 +106,7 @@ def run(arguments: list[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-def run_async(function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
     """Run a coroutine function on trio; Ctrl-C cancels it wherever it waits, and arrives here as KeyboardInterrupt."""
     import trio
 

@@ -1,8 +1,9 @@
 """``mobysession demo``: a small real image that proves the callbacks.
 
-The engine reads a file from this process and asks it for a secret, which a Python function makes up on the spot; then the
-image is opened, and what the engine's own RUN made of both is compared with what was given. Without any engine at hand one
-is started for the run; where that may not be, the same session meets the built-in fake daemon, and the report says so.
+The engine reads a file from this process and asks it for a secret, which a Python function makes up on the spot; then
+the image is opened, and what the engine's own RUN made of both is compared with what was given. Without any engine at
+hand one is started for the run; where that may not be, the same session meets the built-in fake daemon, and the report
+says so.
 """
 
 from __future__ import annotations

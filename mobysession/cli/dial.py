@@ -1,7 +1,7 @@
 """``mobysession dial``: the raw upgraded byte stream, for people who bring their own HTTP/2.
 
-Bytes on stdin go to the daemon, bytes of the daemon to stdout, from the first one behind the 101. The end of stdin is passed
-on where the transport can half-close; the daemon's end ends the command.
+Bytes on stdin go to the daemon, bytes of the daemon to stdout, from the first one behind the 101. The end of stdin is
+passed on where the transport can half-close; the daemon's end ends the command.
 """
 
 from __future__ import annotations

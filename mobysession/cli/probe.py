@@ -137,7 +137,7 @@ def _render(report: dict[str, Any]) -> str:
         f"endpoint    {report['endpoint']['url']} ({report['endpoint']['source']})",
         f"engine      {engine['version']}, API {engine['api_version']}, {engine['os']}/{engine['arch']}",
         f"attach      {session['attach']}: {session['status_line']}, upgrade {session['upgrade']}",
-        f"ready       {session['ready_seconds'] * 1000:.1f} ms, round trip {session['round_trip_seconds'] * 1000:.2f} ms",
+        f"ready       {session['ready_seconds'] * 1000:.1f} ms, round trip {session['round_trip_seconds'] * 1e3:.2f} ms",
         "settings    " + ", ".join(f"{name} {value}" for name, value in session["settings"].items()),
     ]
     if "refused" in buildkit:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
 from mobysession import limits
@@ -27,8 +28,6 @@ __all__ = ["Contents", "Reading"]
 #: Bytes read in one hop. With those being sent, twice as many are held.
 _READING_BYTES: Final = 2 * limits.MIB
 _READING_SECONDS: Final = 0.02
-#: Files up to this size are read and joined to their header; the chunks of larger ones are read behind it in place.
-_SMALL: Final = 128 * limits.KIB
 _MAX_HEADER: Final = 16
 
 
@@ -75,12 +74,12 @@ class Contents:
         """
         reading = Reading()
         deadline = time.monotonic() + _READING_SECONDS
-        while reading.content < _READING_BYTES and not self.idle:
-            if self._open is None:
+        while reading.content < _READING_BYTES and time.monotonic() < deadline:
+            if self._open is not None:
+                self._continue(self._open, reading)
+            elif self._waiting:
                 self._begin(self._waiting.popleft(), reading)
             else:
-                self._continue(self._open, reading)
-            if time.monotonic() > deadline:
                 break
         return reading
 
@@ -92,18 +91,18 @@ class Contents:
 
     def _begin(self, entry_id: int, reading: Reading) -> None:
         path, offered = self._offers.path(entry_id), self._offers.size(entry_id)
-        self._entry_id, self._sent = entry_id, 0
         try:
-            self._open = content = self._source.open(path, offered)
-            if offered > _SMALL:
-                return
-            data = content.read(_SMALL)
+            content = self._source.fetch(path, offered)
         except OSError as error:
             raise cannot("read", path, error) from error
-        if data:
-            self._add([data_header(entry_id, len(data)) + data], len(data), reading)
-        if len(data or b"") < _SMALL:
-            self._end(reading)
+        if isinstance(content, bytes) and len(content) <= limits.DATA_CHUNK:
+            if content:
+                reading.messages.append(data_header(entry_id, len(content)) + content)
+            self._end(entry_id, len(content), reading)
+            reading.content += len(content)
+            return
+        self._entry_id, self._sent = entry_id, 0
+        self._open = BytesIO(content) if isinstance(content, bytes) else content
 
     def _continue(self, content: Content, reading: Reading) -> None:
         # The header goes in front of where the content is read to, so that a chunk is not copied to be joined to it.
@@ -114,26 +113,23 @@ class Contents:
         except OSError as error:
             raise cannot("read", self._offers.path(self._entry_id), error) from error
         if not count:
-            self._end(reading)
+            self.close()
+            self._end(self._entry_id, self._sent, reading)
             return
         header = data_header(self._entry_id, count)
         start = _MAX_HEADER - len(header)
         view[start:_MAX_HEADER] = header
-        self._add([view[start : _MAX_HEADER + count]], count, reading)
+        reading.messages.append(view[start : _MAX_HEADER + count])
+        reading.content += count
+        self._sent += count
 
-    def _add(self, messages: list[bytes] | list[memoryview], length: int, reading: Reading) -> None:
-        reading.messages += messages
-        reading.content += length
-        self._sent += length
-
-    def _end(self, reading: Reading) -> None:
-        self.close()
-        reading.messages.append(end_of_file(self._entry_id))
+    def _end(self, entry_id: int, sent: int, reading: Reading) -> None:
+        reading.messages.append(end_of_file(entry_id))
         reading.files += 1
-        offered = self._offers.size(self._entry_id)
-        if self._sent != offered:
-            verb = "shrank" if self._sent < offered else "grew"
-            path = quote(self._offers.path(self._entry_id))
+        offered = self._offers.size(entry_id)
+        if sent != offered:
+            verb = "shrank" if sent < offered else "grew"
             reading.warnings.append(
-                f"{path} {verb} from {offered} to {self._sent} bytes while it was being sent; it is sent as it was read"
+                f"{quote(self._offers.path(entry_id))} {verb} from {offered} to {sent} bytes while the directory was being"
+                " sent; it is sent as it was read"
             )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
+from mobysession import limits
 from mobysession.errors import ContextError
 from mobysession.filesync.modes import DEVICE, SOCKET, from_posix
 from mobysession.filesync.naming import changed, quote, reason
@@ -21,8 +21,12 @@ __all__ = ["Directory"]
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOREIGN_XATTRS: Final = "com.apple."
 _NO_XATTRS: Final = (errno.ENOTSUP, errno.ENOSYS)
-#: Bytes read at once from a file that does not say its size, as in /proc; most files of size 0 are just empty.
+#: Files up to this size are read in one go; larger ones in chunks that need not be copied.
+_SMALL: Final = 128 * limits.KIB
+#: Bytes read at once from a file of size 0; nearly all of them are just empty.
 _UNSIZED_READ: Final = 4096
+#: And how often: 64 MiB, so that a file that never ends does.
+_UNSIZED_READS: Final = 16384
 
 
 class Directory:
@@ -99,23 +103,28 @@ class Directory:
             raise
         return _values(full, names) if names else _NONE
 
-    def open(self, path: bytes, offered: int) -> Content:
-        """Open a regular file; a socket, which is offered as one, is empty. See `Source.open`."""
+    def fetch(self, path: bytes, offered: int) -> bytes | Content:
+        """Read a small regular file, open a large one; a socket, which is offered as a file, is empty. See `Source.fetch`."""
         full = self._root + b"/" + path
         try:
             descriptor = os.open(full, _OPEN)
         except OSError as error:
             if error.errno == errno.ENXIO and not offered and stat.S_ISSOCK(os.lstat(full).st_mode):
-                return BytesIO()
+                return b""
             raise
+        keep = False
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise changed(path, "was replaced by something that is not a file")
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return _File(descriptor, found.st_size)
+            size = found.st_size
+            keep = size > _SMALL
+            if keep:
+                return _File(descriptor, size)
+            return os.read(descriptor, size) if size else _read_unsized(descriptor)
+        finally:
+            if not keep:
+                os.close(descriptor)
 
 
 _NONE: Final[Mapping[str, bytes]] = {}
@@ -166,37 +175,31 @@ def _unusable(path: str, error: OSError) -> ContextError:
     return ContextError(f"directory {name} cannot be used: {reason(error)}")
 
 
+def _read_unsized(descriptor: int) -> bytes:
+    """Read a file of size 0: an empty one, or one that does not say its size, as in /proc."""
+    parts: list[bytes] = []
+    while len(parts) < _UNSIZED_READS and (data := os.read(descriptor, _UNSIZED_READ)):
+        parts.append(data)
+    return b"".join(parts)
+
+
 class _File:
     """A regular file, read up to the size it had when it was opened.
 
-    The bound ends the reading of a file that somebody appends to faster than it can be sent. A file of size 0 has none: in
-    /proc all have that size.
+    The bound ends the reading of a file that somebody appends to faster than it can be sent.
     """
 
     __slots__ = ("_descriptor", "_left")
 
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor
-        self._left = size or -1
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to ``size`` bytes."""
-        if self._left < 0:
-            return b"".join(self._unsized(size))
-        data = os.read(self._descriptor, min(size, self._left)) if self._left else b""
-        self._left -= len(data)
-        return data
-
-    def _unsized(self, size: int) -> Iterator[bytes]:
-        while size > 0 and (data := os.read(self._descriptor, min(size, _UNSIZED_READ))):
-            size -= len(data)
-            yield data
+        self._left = size
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill ``buffer`` and return how many bytes that were."""
-        if self._left < 0:
-            return os.readv(self._descriptor, [buffer])
-        count = os.readv(self._descriptor, [buffer[: self._left]]) if self._left else 0
+        if not self._left:
+            return 0
+        count = os.readv(self._descriptor, [buffer[: self._left]])
         self._left -= count
         return count
 

@@ -14,6 +14,7 @@ Source: moby/patternmatcher patternmatcher.go.
 from __future__ import annotations
 
 import enum
+import itertools
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BadPattern", "Kind", "MatchInfo", "Pattern", "PatternList"]
 
-#: What a directory's patterns found, for its children: one bool a pattern, or one for all where none is negated.
+#: What a directory's patterns found, for its children: one bool for each run of patterns of one sign.
 MatchInfo = tuple[bool, ...]
 
 _ESCAPED: Final = frozenset(".+()$")
+#: What is not matched as it stands; ``**`` swallows the slash behind it.
+_SPECIAL: Final = r"\*\*/?|\\.?|[*?\[\]|{}^]"
 
 
 class Kind(enum.Enum):
@@ -126,8 +129,15 @@ def _compile(text: str) -> tuple[Kind, str]:
 class PatternList:
     """An ordered list of patterns.
 
+    Neighbours of one sign are kept as one run with one test: within a run the order is of no consequence, and whether its
+    children need be tested depends on any of them having matched.
+
     Args:
         patterns: as written, e.g. the lines of an ignore file.
+
+    Attributes:
+        patterns: compiled, in order, without empty ones.
+        negated: those with a ``!``.
 
     Raises:
         BadPattern: one of them breaks the syntax; the user must correct it. Its ``args[1]`` is that pattern.
@@ -136,13 +146,9 @@ class PatternList:
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns: Sequence[Pattern] = tuple(_prepare(patterns))
         self.negated = tuple(pattern for pattern in self.patterns if pattern.negated)
-        self._tests: list[tuple[bool, Callable[[str], object]]] = []
-        self._any: Callable[[str], object] | None = None
+        runs = itertools.groupby(self.patterns, key=lambda pattern: pattern.negated)
         try:
-            if self.negated:
-                self._tests = [(pattern.negated, pattern.test()) for pattern in self.patterns]
-            else:
-                self._any = _any_of(self.patterns)
+            self._runs = [(negated, _any_of(list(run))) for negated, run in runs]
         except BadPattern as error:
             raise _blame(self.patterns, error) from error
 
@@ -155,21 +161,15 @@ class PatternList:
 
         Source: moby/patternmatcher patternmatcher.go, MatchesUsingParentResults.
         """
-        if self._any is not None:
-            # Without negations the list has matched when any pattern has, and one bool is all the children need.
-            matched = parent[0] if parent else any(map(self._any, _with_leading(path)))
-            matched = matched or bool(self._any(path))
-            return matched, (matched,)
         matched = False
-        info = list(parent) if parent else [False] * len(self._tests)
-        for index, (negated, test) in enumerate(self._tests):
-            if not info[index]:
-                if negated is not matched:
-                    continue
-                if not (test(path) or (parent is None and any(map(test, _with_leading(path))))):
-                    continue
-                info[index] = True
-            matched = not negated
+        info = []
+        for index, (negated, test) in enumerate(self._runs):
+            hit = parent is not None and parent[index]
+            if not hit and negated is matched:
+                hit = test(path) or (parent is None and any(map(test, _leading(path))))
+            if hit:
+                matched = not negated
+            info.append(hit)
         return matched, tuple(info)
 
     def match_or_parent(self, path: str) -> bool:
@@ -177,7 +177,7 @@ class PatternList:
         return self.match(path, None)[0]
 
 
-def _with_leading(path: str) -> list[str]:
+def _leading(path: str) -> list[str]:
     """Return the directories that lead to ``path``, outermost first."""
     parts = path.split("/")[:-1]
     return ["/".join(parts[: end + 1]) for end in range(len(parts))]
@@ -203,18 +203,64 @@ def _blame(patterns: Iterable[Pattern], error: BadPattern) -> BadPattern:
     return error
 
 
-def _any_of(patterns: Sequence[Pattern]) -> Callable[[str], object]:
-    """Return one test that is true when any of ``patterns`` matches: a few calls instead of one a pattern."""
-    exact = frozenset(pattern.text for pattern in patterns if pattern.kind is Kind.EXACT)
+def _any_of(patterns: Sequence[Pattern]) -> Callable[[str], bool]:
+    """Return one test that is true when any of ``patterns`` matches.
+
+    It is asked about every entry of the tree, so what plain text can decide is decided by a few calls for all patterns, and
+    a regular expression runs only on paths that begin or end as one of them demands.
+    """
+    exact = {pattern.text for pattern in patterns if pattern.kind is Kind.EXACT}
     prefixes = tuple(pattern.text[:-2] for pattern in patterns if pattern.kind is Kind.PREFIX)
-    rest = [pattern.test() for pattern in patterns if pattern.kind is Kind.SUFFIX]
-    expressions = [pattern.expression for pattern in patterns if pattern.kind is Kind.REGEXP]
-    if expressions:
-        rest.append(_search(expressions))
+    suffixes = tuple(pattern.text[2:] for pattern in patterns if pattern.kind is Kind.SUFFIX)
+    exact.update(suffix[1:] for suffix in suffixes if suffix.startswith("/"))
+    by_tail, by_head, free = _Group(), _Group(), _Group()
+    for pattern in patterns:
+        if pattern.kind is Kind.REGEXP:
+            head, tail = _literal_ends(pattern.text)
+            group = by_tail if tail else by_head if head else free
+            group.add(tail or head, pattern.expression)
+    tails, has_tail = by_tail.compile()
+    heads, has_head = by_head.compile()
+    _, is_free = free.compile()
 
     def test(path: str) -> bool:
-        if path in exact or path.startswith(prefixes):
-            return True
-        return any(matches(path) for matches in rest)
+        return (
+            path in exact
+            or path.startswith(prefixes)
+            or path.endswith(suffixes)
+            or (path.endswith(tails) and has_tail(path) is not None)
+            or (path.startswith(heads) and has_head(path) is not None)
+            or is_free(path) is not None
+        )
 
     return test
+
+
+class _Group:
+    """Regular expressions that share a way of being ruled out."""
+
+    def __init__(self) -> None:
+        self._ends: list[str] = []
+        self._expressions: list[str] = []
+
+    def add(self, end: str, expression: str) -> None:
+        self._ends.append(end)
+        self._expressions.append(expression)
+
+    def compile(self) -> tuple[tuple[str, ...], Callable[[str], object]]:
+        """Return the literal ends, and one test for all expressions."""
+        return tuple(self._ends), _search(self._expressions) if self._expressions else _never
+
+
+def _never(path: str) -> None:
+    return None
+
+
+def _literal_ends(text: str) -> tuple[str, str]:
+    """Return how every path that a pattern matches begins and ends; both empty where that cannot be said."""
+    if "|" in text:
+        return "", ""
+    parts = re.split(_SPECIAL, text, flags=re.DOTALL)
+    # A repeat count behind it makes a letter optional.
+    head = parts[0] if "{" not in text else ""
+    return head, parts[-1]

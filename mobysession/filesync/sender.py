@@ -106,6 +106,7 @@ class _Transfer:
         self._contents = Contents(source, self._offers)
         self._requests = _Requests()
         self._sending = trio.Lock()
+        # One worker at a time: two that make system calls in turn take the interpreter from each other at every call.
         self._disk = trio.CapacityLimiter(1)
         self._files = self._offered_bytes = self._requested = self._sent = self._sent_bytes = 0
         self._listed = False
@@ -176,9 +177,10 @@ class _Transfer:
             reading = await trio.to_thread.run_sync(self._contents.read, limiter=self._disk)
             for warning in reading.warnings:
                 self._warn(warning)
-            await self._send(reading.messages)
+            # Counted first: once the last of it is on its way, the receiver's FIN may end this task.
             self._sent += reading.files
             self._sent_bytes += reading.content
+            await self._send(reading.messages)
             self._report()
 
     async def _send(self, messages: Sequence[bytes | bytearray | memoryview]) -> None:

@@ -43,10 +43,6 @@ class Entry(NamedTuple):
 class Content(Protocol):
     """An open file. ``io.BytesIO`` and raw binary files are some."""
 
-    def read(self, size: int, /) -> bytes | None:
-        """Return ``size`` bytes, fewer only at the end of the file."""
-        ...
-
     def readinto(self, buffer: memoryview, /) -> int | None:
         """Fill ``buffer`` from its start and return how many bytes that were; 0 at the end of the file."""
         ...
@@ -83,11 +79,13 @@ class Source(Protocol):
         """Return the entry at ``path`` without following a link in its last component; None when there is none."""
         ...
 
-    def open(self, path: bytes, offered: int) -> Content:
-        """Open the regular file at ``path``, whose size was given as ``offered`` bytes.
+    def fetch(self, path: bytes, offered: int) -> bytes | Content:
+        """Return the content of the regular file at ``path``, whose size was given as ``offered`` bytes.
+
+        Returns: the bytes, where they are at hand or few; otherwise the open file, which the caller closes.
 
         Raises:
-            OSError: it cannot be opened.
+            OSError: it cannot be opened or read.
             ContextError: it is not a regular file any more.
         """
         ...

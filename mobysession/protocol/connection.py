@@ -5,10 +5,10 @@
     bytes of the peer --> receive_data() --> events
     send_messages(), send_trailers(), start_call(), ... --> queues --> data_to_send() --> bytes for the peer
 
-h2 keeps the state of HTTP/2; this module adds what gRPC puts on top: calls instead of streams, messages instead of DATA,
-a status instead of trailers. Two rules hold in this file. Every method decides at once and waits for nothing. And bytes
-that were received are acknowledged to the peer in the end, whoever took them or did not: `consumed` gives the window back,
-the end of a call gives back what nobody took, so that a dead call never starves the living ones.
+h2 keeps the state of HTTP/2; this module adds what gRPC puts on top: calls instead of streams, messages instead of
+DATA, a status instead of trailers. Two rules hold in this file. Every method decides at once and waits for nothing.
+And bytes that were received are acknowledged to the peer in the end, whoever took them or did not: `consumed` gives
+the window back, the end of a call gives back what nobody took, so that a dead call never starves the living ones.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class GrpcConnection:
     """The protocol state of one connection.
 
     Args:
-        client_side: True where we open the calls (`/grpc`, native, buildkitd); False on a session, where the daemon does.
+        client_side: True where we open the calls (`/grpc`, native, buildkitd); False on a session, where the daemon
+            does.
     """
 
     def __init__(self, *, client_side: bool) -> None:
@@ -265,8 +266,8 @@ class GrpcConnection:
     def send_messages(self, stream_id: int, messages: Sequence[Buffer], *, compress: bool = True) -> None:
         """Queue ``messages``; they must not be changed afterwards. Nothing happens on a call that is over.
 
-        The initial metadata of a response goes out first, empty, where it was not sent. ``compress`` takes effect on calls
-        with `compress_answers`.
+        The initial metadata of a response goes out first, empty, where it was not sent. ``compress`` takes effect on
+        calls with `compress_answers`.
         """
         call = self._calls.get(stream_id)
         if call is None:

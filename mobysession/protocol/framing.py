@@ -1,7 +1,7 @@
 """gRPC's length-prefixed messages.
 
-Each message is preceded by one byte that says whether it is compressed and four bytes of big-endian length; a stream is a
-sequence of those, cut into HTTP/2 DATA frames wherever it pleases the sender (grpc/grpc doc/PROTOCOL-HTTP2.md).
+Each message is preceded by one byte that says whether it is compressed and four bytes of big-endian length; a stream
+is a sequence of those, cut into HTTP/2 DATA frames wherever it pleases the sender (grpc/grpc doc/PROTOCOL-HTTP2.md).
 """
 
 from __future__ import annotations

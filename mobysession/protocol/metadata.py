@@ -1,8 +1,9 @@
 """gRPC metadata as header fields, and BuildKit's encoding of values that headers cannot carry.
 
-Keys ending in ``-bin`` hold bytes, as base64 with or without padding, several values possibly joined by commas; all others
-hold text. Order and repetition are kept (grpc/grpc doc/PROTOCOL-HTTP2.md). BuildKit adds a convention of its own: when the
-companion ``<key>-encoded`` is true, every value of ``<key>`` is URL query escaped (moby/buildkit session/filesync).
+Keys ending in ``-bin`` hold bytes, as base64 with or without padding, several values possibly joined by commas; all
+others hold text. Order and repetition are kept (grpc/grpc doc/PROTOCOL-HTTP2.md). BuildKit adds a convention of its
+own: when the companion ``<key>-encoded`` is true, every value of ``<key>`` is URL query escaped (moby/buildkit
+    session/filesync).
 """
 
 from __future__ import annotations

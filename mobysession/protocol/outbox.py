@@ -1,7 +1,7 @@
 """Who sends next: the queues of a connection's streams and the order in which they get the socket.
 
-Small answers go first, so that a health check is answered in the middle of a 10 GiB upload. Bulk streams take turns of one
-slice each, and leave a reserve of the connection's send window to the small ones: a daemon that reads slowly would
+Small answers go first, so that a health check is answered in the middle of a 10 GiB upload. Bulk streams take turns of
+one slice each, and leave a reserve of the connection's send window to the small ones: a daemon that reads slowly would
 otherwise keep an answer waiting until it has read everything else.
 """
 

@@ -1,7 +1,7 @@
 """The header fields by which a client exposes a session (moby/buildkit session/manager.go).
 
-On a hijacked ``POST /session`` they are HTTP/1.1 header lines, inside ``Control.Session`` the same keys in lower case. Every
-method is a line of its own: the daemon takes a comma-joined value for one long method name.
+On a hijacked ``POST /session`` they are HTTP/1.1 header lines, inside ``Control.Session`` the same keys in lower case.
+Every method is a line of its own: the daemon takes a comma-joined value for one long method name.
 """
 
 from __future__ import annotations

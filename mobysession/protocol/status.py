@@ -1,7 +1,8 @@
 """How a gRPC call ends: ``grpc-status``, ``grpc-message`` and ``grpc-status-details-bin`` in the trailers.
 
-The message is percent-encoded: bytes 0x20 to 0x7E except ``%`` stand for themselves. Where the trailers are missing, HTTP's
-own status or the reset's error code has to do (grpc/grpc doc/PROTOCOL-HTTP2.md and doc/http-grpc-status-mapping.md).
+The message is percent-encoded: bytes 0x20 to 0x7E except ``%`` stand for themselves. Where the trailers are missing,
+HTTP's own status or the reset's error code has to do (grpc/grpc doc/PROTOCOL-HTTP2.md and
+doc/http-grpc-status-mapping.md).
 """
 
 from __future__ import annotations

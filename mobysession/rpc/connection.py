@@ -5,8 +5,8 @@
     stream --> reader --> GrpcConnection.receive_data --> events --> the calls' inboxes
     stream <-- writer <-- GrpcConnection.data_to_send <-- the calls' queues
 
-Nobody but the writer writes: a cancelled ``send_all`` may have sent part of a frame, after which every other call on the
-connection would be garbage.
+Nobody but the writer writes: a cancelled ``send_all`` may have sent part of a frame, after which every other call on
+the connection would be garbage.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Call:
 
 
 class Connection(ABC):
-    """A `GrpcConnection` on a stream. `run` does the work; it ends when the stream ends or by `finish`, nothing else."""
+    """A `GrpcConnection` on a stream. `run` does the work; it ends with the stream or by `finish`, nothing else."""
 
     def __init__(self, stream: trio.abc.Stream, *, client_side: bool) -> None:
         self.core = GrpcConnection(client_side=client_side)
@@ -217,7 +217,8 @@ class Connection(ABC):
                 happened = self.core.receive_data(data)
             except RemoteProtocolError as error:
                 self.failure = error
-                # Only the writer may finish a frame it is in the middle of; it sends the GOAWAY that explains, then ends.
+                # Only the writer may finish a frame it is in the middle of; it sends the GOAWAY that explains, then
+                # ends.
                 self._ending = True
                 self.wake_writer()
                 with trio.move_on_after(limits.GOODBYE_TIMEOUT):

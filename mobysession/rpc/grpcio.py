@@ -1,8 +1,8 @@
 """Servicers written against grpcio's generated code, hosted on one of our connections.
 
-A grpcio server only listens on ports; it cannot adopt a connection. The generated ``add_XServicer_to_server`` however needs
-nothing but an object with the two methods of `_Collector`, and gives it the names, shapes, codecs and functions of the
-service. Plain functions run in worker threads, ``async def`` on trio: what it awaits must be trio's, not asyncio's.
+A grpcio server only listens on ports; it cannot adopt a connection. The generated ``add_XServicer_to_server`` however
+needs nothing but an object with the two methods of `_Collector`, and gives it the names, shapes, codecs and functions
+of the service. Plain functions run in worker threads, ``async def`` on trio: what it awaits must be trio's, not asyncio's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import trio
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GrpcioServicer"]
 
-_Method = grpc.RpcMethodHandler[Any, Any] if TYPE_CHECKING else grpc.RpcMethodHandler
+_Method: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class GrpcioServicer:
@@ -76,11 +76,12 @@ _ATTRIBUTES = {
 }
 
 
-class _Question(NamedTuple):
+class _Question:
     """A ``grpc.HandlerCallDetails``, to ask a generic handler for one method."""
 
-    method: str
-    invocation_metadata: tuple[()] = ()
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.invocation_metadata: tuple[tuple[str, str | bytes], ...] = ()
 
 
 class _Collector:

@@ -1,7 +1,7 @@
 """What a grpcio servicer sees of its call: the contexts of grpc's two server APIs, over one of our calls.
 
-`ServicerContext` is handed to plain functions, which run in threads; `AioServicerContext` to ``async def``, which runs on
-trio. Both collect the status that the servicer asks for, and `CallContext.conclude` turns it into the end of the call.
+`ServicerContext` is handed to plain functions, which run in threads; `AioServicerContext` to ``async def``, which runs
+on trio. Both collect the status that the servicer asks for, and `CallContext.conclude` makes it the end of the call.
 """
 
 from __future__ import annotations

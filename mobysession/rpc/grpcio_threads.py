@@ -1,8 +1,8 @@
 """One call of a plain function: the worker thread it runs in, and what the loop does for that thread.
 
-The thread asks the loop to wait for it (`Worker.run`): for the next request, for room to send. When the call is over, for
-whatever reason, every such wait raises `CallOver` at once, and the thread gets a short time to come back. A thread cannot
-be stopped from outside; one that does not come back is left behind and the call ends without it.
+The thread asks the loop to wait for it (`Worker.run`): for the next request, for room to send. When the call is over,
+for whatever reason, every such wait raises `CallOver` at once, and the thread gets a short time to come back. A thread
+cannot be stopped from outside; one that does not come back is left behind and the call ends without it.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Worker:
         Raises:
             Exception: the status, as `mobysession.rpc.server` understands it.
 
-        Cancel: the context says so, its callbacks run, and the thread gets `limits.SERVICER_PATIENCE` seconds to return.
+        Cancel: the context says so, its callbacks run, and the thread has `limits.SERVICER_PATIENCE` seconds to return.
         """
         request = b""
         if not self._method.request_streaming:

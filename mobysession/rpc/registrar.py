@@ -1,7 +1,7 @@
 """What a session hosts: methods by name, with their shape, their codec and their handler.
 
-The list of methods that a session advertises is read off the registrar, so that the header and the behaviour cannot drift
-apart (the thought is moby/buildkit's, session/session.go).
+The list of methods that a session advertises is read off the registrar, so that the header and the behaviour cannot
+drift apart (the thought is moby/buildkit's, session/session.go).
 """
 
 from __future__ import annotations

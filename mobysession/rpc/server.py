@@ -1,8 +1,8 @@
 """The server role: calls that the other side opens, each served by a task of its own.
 
-A handler ends its call by returning (OK) or by raising: an `RpcError` is the answer as it stands, any other of our errors
-is UNKNOWN with its message, which is written for readers, and whatever else happened is UNKNOWN without its text, because a
-stranger's exception may quote a secret.
+A handler ends its call by returning (OK) or by raising: an `RpcError` is the answer as it stands, any other of our
+errors is UNKNOWN with its message, which is written for readers, and whatever else happened is UNKNOWN without its
+text, because a stranger's exception may quote a secret.
 """
 
 from __future__ import annotations
@@ -178,8 +178,8 @@ async def open_server(
 ) -> AsyncIterator[Server]:
     """Serve the methods of ``registrar`` on ``stream``, which the server owns from now on, while the block runs.
 
-    The callbacks are called in the loop and must not wait. At the end of the block running handlers are cancelled, their
-    callers are told, and the stream is closed. A connection that ends before shows in ``closed`` and ``failure``.
+    The callbacks are called in the loop and must not wait. At the end of the block running handlers are cancelled,
+    their callers are told, and the stream is closed. A connection that ends before shows in ``closed`` and ``failure``.
     """
     async with open_nursery() as pump, open_nursery() as handlers:
         server = Server(stream, registrar, handlers, on_call_started=on_call_started, on_call_ended=on_call_ended)

@@ -25,8 +25,8 @@ __all__ = ["Attachment", "Dialer", "hijack_dialer"]
 class Attachment:
     """A session's byte stream and how it was got.
 
-    ``way`` names the dialer; ``status_line`` and ``headers`` are what the daemon answered, empty where nothing was asked in
-    HTTP/1.1.
+    ``way`` names the dialer; ``status_line`` and ``headers`` are what the daemon answered, empty where nothing was
+    asked in HTTP/1.1.
     """
 
     stream: trio.abc.Stream

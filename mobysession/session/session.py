@@ -7,7 +7,8 @@
     async with session.attach():        # dialled, and the daemon was seen to speak HTTP/2
         ...                             # the daemon calls back; builds name session.id
 
-Nothing is exposed that was not allowed; health alone is always hosted, because a daemon hangs up on a session without it.
+Nothing is exposed that was not allowed; health alone is always hosted, because a daemon hangs up on a session without
+it.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Session:
         target: an endpoint, whose ``POST /session`` is hijacked, or any dialer; None is `Endpoint.from_env`.
         session_id: unique on the daemon; made anew when None. A daemon remembers an ID for up to 10 s after its end.
         name: a label; engines up to BuildKit 0.15 show it.
-        shared_key: under which the daemon finds its earlier copy of local directories; see `mobysession.identity.shared_key`.
+        shared_key: under which the daemon finds its earlier copy of local directories; see
+            `mobysession.identity.shared_key`.
     """
 
     def __init__(
@@ -169,7 +171,7 @@ class Session:
             self._tell(SessionEnded(session_id=self.id, time=time.time(), error=error))
 
     async def run(self, *, task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED) -> None:
-        """Attach and serve until cancelled; for ``await nursery.start(session.run)``, which returns when it is ready."""
+        """Attach and serve until cancelled; ``await nursery.start(session.run)`` returns when it is ready."""
         async with self.attach():
             task_status.started(self)
             await trio.sleep_forever()

@@ -1,4 +1,4 @@
-"""A small image to build ``FROM`` where no registry can be reached: busybox, imported into the engine. All of it blocks."""
+"""A small image to build ``FROM`` where no registry can be reached: busybox, imported into it. All of it blocks."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import json
 from dataclasses import dataclass, fields, replace
 
 import trio
+import trio.testing
 
 __all__ = ["FaultyStream", "Faults", "Refusal"]
 

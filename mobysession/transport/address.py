@@ -7,12 +7,9 @@ percent-encoded, and a scheme may be missing. No error shows a password that som
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from mobysession.errors import EndpointError
-
-if TYPE_CHECKING:
-    from typing import ClassVar
 
 __all__ = ["DEFAULT_SOCKET", "Address", "SSHAddress", "TCPAddress", "UnixAddress", "parse_address"]
 

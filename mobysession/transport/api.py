@@ -15,6 +15,7 @@ import trio
 from mobysession import limits
 from mobysession.concurrency import open_nursery
 from mobysession.errors import HandshakeError
+from mobysession.protocol.http1 import one_line
 from mobysession.transport.dial import dial
 from mobysession.transport.http import Exchange, Response
 
@@ -139,13 +140,13 @@ class EngineApi:
             ok = response.status == 200 and await _body(response) == b"OK"
             if ok or response.header("api-version"):
                 return _ping(response)
-            raise self._not_docker(response)
+            raise self._not_docker(response, (await response.error("GET /_ping")).message)
 
-    def _not_docker(self, response: Response) -> HandshakeError:
-        server = response.header("server")
-        what = f" but by {server!r}" if server else ""
+    def _not_docker(self, response: Response, words: str) -> HandshakeError:
+        server = one_line(response.header("server"))
+        what = f" but by {server}" if server else ""
         return HandshakeError(
-            f"{self.endpoint} is not served by a Docker daemon{what}: it answers /_ping with status {response.status}",
+            f"{self.endpoint} is not served by a Docker daemon{what}: {words}",
             hint="Check the address; a proxy in front of the daemon must pass on all paths.",
         )
 

@@ -99,7 +99,7 @@ def _socket_failure(endpoint: Endpoint, path: str, error: OSError) -> ConnectErr
 
 def _is_socket(path: str) -> bool:
     try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)  # noqa: PTH116 - one call, on a path just used
+        return stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError:
         return False
 

@@ -123,7 +123,7 @@ class Exchange:
             else:
                 return b""
 
-    async def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+    async def _next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
         while True:
             try:
                 event = self._h11.next_event()

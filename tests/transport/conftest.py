@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -15,6 +15,9 @@ import trustme
 
 from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.tls import TLSConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Handler = Callable[[trio.abc.Stream], Awaitable[None]]
 Serve = Callable[..., AbstractAsyncContextManager[Endpoint]]
@@ -50,6 +53,26 @@ class Daemon:
                     self.heard += bytes(data)
 
         return handle
+
+
+def alerting(context: ssl.SSLContext) -> Handler:
+    """Shake hands and, when that fails, send the alert, which trio's own TLS does not do; then close."""
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        failed = False
+        while not failed:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await stream.send_all(outgoing.read())
+                incoming.write(bytes(await stream.receive_some()))
+            except ssl.SSLError:
+                failed = True
+        await stream.send_all(outgoing.read())
+
+    return handle
 
 
 @pytest.fixture
@@ -89,7 +112,7 @@ def serve(tmp_path: Path) -> Serve:
 
 @pytest.fixture
 def serve_tcp() -> Serve:
-    """Give ``serve_tcp(handler, host=..., tls=..., server=...)``: the same on a port, in TLS given a server's context."""
+    """Give ``serve_tcp(handler, host=..., tls=..., server=...)``: the same on a port, in TLS with a context."""
 
     @asynccontextmanager
     async def serve(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -13,7 +13,10 @@ from mobysession import errors
 from mobysession.transport.dial import dial
 from mobysession.transport.endpoint import Endpoint
 
-from .conftest import Daemon, Serve
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.transport.conftest import Daemon, Serve
 
 
 async def test_a_unix_socket_with_spaces_and_percents_in_its_path(serve: Serve, daemon: Daemon) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +14,9 @@ from mobysession.transport import endpoint as endpoint_module
 from mobysession.transport.contexts import context_id
 from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.tls import TLSConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def add_context(config_dir: Path, name: str, meta: object, tls: tuple[str, ...] = ()) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -12,11 +12,14 @@ import trio
 from mobysession import errors
 from mobysession.transport.api import EngineApi
 from mobysession.transport.dial import dial
-from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.hijack import hijack
 from mobysession.transport.tls import TLSConfig
+from tests.transport.conftest import Certificates, Daemon, Serve, alerting
 
-from .conftest import Certificates, Daemon, Serve
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mobysession.transport.endpoint import Endpoint
 
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 PING = b"HTTP/1.1 200 OK\r\nApi-Version: 1.51\r\nContent-Length: 0\r\n\r\n"
@@ -97,22 +100,20 @@ async def test_verification_can_be_switched_off(serve_tcp: Serve, daemon: Daemon
         assert (await EngineApi(endpoint).ping()).api == (1, 51)
 
 
-async def test_a_missing_client_certificate_is_told(
-    serve_tcp: Serve, daemon: Daemon, certificates: Certificates
-) -> None:
+async def test_a_missing_client_certificate_is_told(serve_tcp: Serve, certificates: Certificates) -> None:
     """The daemon tells it by an alert, in TLS 1.3 after the handshake; it is understood all the same."""
     tls = certificates.client(with_certificate=False)
-    async with serve_tcp(daemon.answer(PING), tls=tls, server=certificates.server(demand=True)) as endpoint:
+    async with serve_tcp(alerting(certificates.server(demand=True)), tls=tls) as endpoint:
         assert "cert.pem" in str((await refused(endpoint, "demands a client certificate")).hint)
 
 
 async def test_a_client_certificate_of_another_ca_is_told(
-    serve_tcp: Serve, daemon: Daemon, certificates: Certificates, other_certificates: Certificates
+    serve_tcp: Serve, certificates: Certificates, other_certificates: Certificates
 ) -> None:
     """The daemon does not accept it, and says so by an alert."""
     foreign = other_certificates.client()
     tls = TLSConfig(ca=certificates.client().ca, cert=foreign.cert, key=foreign.key)
-    async with serve_tcp(daemon.answer(PING), tls=tls, server=certificates.server(demand=True)) as endpoint:
+    async with serve_tcp(alerting(certificates.server(demand=True)), tls=tls) as endpoint:
         await refused(endpoint, "client certificate")
 
 
@@ -142,13 +143,21 @@ async def test_a_server_that_never_shakes_hands_is_given_up(
 ) -> None:
     """The time limit of dialling counts for TLS as well."""
     async with serve_tcp(daemon.answer(close=False), tls=certificates.client()) as endpoint:
-        with pytest.raises(errors.ConnectError, match="within 0.05 seconds"):
+        with pytest.raises(errors.ConnectError, match=r"within 0\.05 seconds"):
             await dial(endpoint, timeout=0.05)
 
 
-async def test_plain_text_to_a_tls_server_is_told(serve_tcp: Serve, daemon: Daemon, certificates: Certificates) -> None:
-    """A TLS server answers plain text with an alert, and the hint says how to ask for TLS."""
-    async with serve_tcp(daemon.answer(), server=certificates.server()) as endpoint:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x15\x03\x01\x00\x02\x02\x46",
+        b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+    ],
+    ids=["alert", "engine"],
+)
+async def test_plain_text_to_a_tls_server_is_told(serve_tcp: Serve, daemon: Daemon, answer: bytes) -> None:
+    """TLS servers answer plain text with an alert, Go's with a sentence; the hint says how to ask for TLS."""
+    async with serve_tcp(daemon.answer(answer)) as endpoint:
         assert "DOCKER_TLS_VERIFY" in str((await refused(endpoint, "speaks TLS")).hint)
 
 

@@ -1,0 +1,96 @@
+"""The second way of asking: ``POST /build?version=2`` of the Engine API, for engines behind something that refuses
+``/grpc``.
+
+The engine answers with JSON objects, one after the other: BuildKit's status messages as base64 protobuf under the ID
+``moby.buildkit.trace``, the image's ID, and at most one error, which is text only. A base64 line may be megabytes long.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from google.protobuf.message import DecodeError
+
+from mobysession._pb import control_pb2
+from mobysession.build.request import build_query
+from mobysession.errors import BuildFailed, HandshakeError, UnsupportedByEngine
+from mobysession.identity import new_id
+from mobysession.limits import MAX_TRACE_LINE
+from mobysession.transport.api import EngineApi
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mobysession.build.options import BuildOptions
+    from mobysession.build.progress import BuildProgress
+    from mobysession.transport.endpoint import Endpoint
+
+__all__ = ["build_classic"]
+
+
+async def build_classic(
+    endpoint: Endpoint, options: BuildOptions, *, session_id: str, dockerfile: str, progress: BuildProgress
+) -> Mapping[str, str]:
+    """Run the build and return a response with the keys that the other driver's has, as far as the engine tells.
+
+    Raises:
+        ClassicBuildError: the engine said that the build failed, in text.
+        ApiError: it refused the request.
+        UnsupportedByEngine: the options ask for what this endpoint cannot be asked.
+
+    Cancel: the connection is closed, which cancels the build.
+    """
+    _refuse_unaskable(options)
+    query = build_query(options, build_id=new_id(), session_id=session_id, dockerfile=dockerfile)
+    response: dict[str, str] = {}
+    request = EngineApi(endpoint).request(
+        "POST", "/build?" + urlencode(query), headers=[("Content-Type", "application/x-tar")], patience=math.inf
+    )
+    async with request as answer:
+        if answer.status >= 400:
+            raise await answer.error("POST /build")
+        async for line in answer.lines(MAX_TRACE_LINE):
+            if line.strip():
+                _take(_parse(line), response, progress)
+    progress.finish()
+    return response
+
+
+class ClassicBuildError(BuildFailed):
+    """What the engine's error object says, before the status of the build is consulted."""
+
+
+def _refuse_unaskable(options: BuildOptions) -> None:
+    if options.no_cache_filter:
+        raise UnsupportedByEngine(
+            "POST /build cannot leave out the cache of single stages", hint="Use no_cache, or an engine with /grpc."
+        )
+    if len(options.platforms) > 1:
+        raise UnsupportedByEngine("POST /build makes images of one platform only", hint="Build one platform at a time.")
+
+
+def _take(item: dict[str, Any], response: dict[str, str], progress: BuildProgress) -> None:
+    if "error" in item or "errorDetail" in item:
+        detail = item.get("errorDetail") or {}
+        raise ClassicBuildError(str(detail.get("message") or item.get("error")))
+    kind, aux = item.get("id"), item.get("aux")
+    if kind == "moby.buildkit.trace" and isinstance(aux, str):
+        try:
+            progress.apply(control_pb2.StatusResponse.FromString(base64.b64decode(aux)))
+        except (DecodeError, binascii.Error) as error:
+            raise HandshakeError("the engine's build progress cannot be decoded") from error
+    elif kind == "moby.image.id" and isinstance(aux, dict):
+        response["containerimage.digest"] = str(aux.get("ID", ""))
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        item = json.loads(line)
+    except ValueError as error:
+        raise HandshakeError("the answer to POST /build is not the JSON stream of a Docker engine") from error
+    return item if isinstance(item, dict) else {}

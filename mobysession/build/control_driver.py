@@ -1,0 +1,117 @@
+"""The first way of asking: Solve and Status of BuildKit's Control API, side by side (docker/buildx does the same)."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import trio
+
+from mobysession import limits
+from mobysession.build.request import solve_request
+from mobysession.concurrency import open_nursery
+from mobysession.errors import RpcError, StatusCode, UnsupportedByEngine
+from mobysession.identity import new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mobysession._pb import control_pb2
+    from mobysession.build.options import BuildOptions
+    from mobysession.build.progress import BuildProgress
+    from mobysession.buildkit.control import Control
+
+__all__ = ["solve"]
+
+_GATEWAY_LABEL = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
+_SNAPSHOTTER_LABEL = "org.mobyproject.buildkit.worker.snapshotter"
+
+
+async def solve(
+    control: Control, options: BuildOptions, *, session_id: str, dockerfile: str, progress: BuildProgress
+) -> tuple[str, Mapping[str, str]]:
+    """Run the build and return its ref and the exporter's response.
+
+    Raises:
+        RpcError: it failed; BuildKit's typed errors are in ``details``.
+        UnsupportedByEngine: the options ask for what this engine does not have.
+
+    Cancel: the engine cancels the solve.
+    """
+    gateway = await _gateway(control, options)
+    ref = new_id()
+    request = solve_request(options, ref=ref, session_id=session_id, dockerfile=dockerfile, gateway=gateway)
+    response, failure = await _solve_and_follow(control, request, progress)
+    if failure is not None:
+        raise failure
+    return ref, response
+
+
+async def _solve_and_follow(
+    control: Control, request: control_pb2.SolveRequest, progress: BuildProgress
+) -> tuple[Mapping[str, str], RpcError | None]:
+    """Return the response and the solve's failure, after the status has told all it has to tell."""
+    response: Mapping[str, str] = {}
+    failure: RpcError | None = None
+    async with open_nursery() as nursery:
+        followed = _Followed()
+        nursery.start_soon(_follow, control, request.Ref, progress, followed)
+        try:
+            response = dict((await control.solve(request)).ExporterResponse)
+        except RpcError as error:
+            failure = error
+        await followed.wait_quiet()
+        nursery.cancel_scope.cancel()
+    progress.finish()
+    return response, failure
+
+
+class _Followed:
+    """Whether the status stream still says something."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.last_message = trio.current_time()
+
+    async def wait_quiet(self) -> None:
+        """Wait for the end of the stream, but not longer than it is silent for `limits.STATUS_SILENCE` seconds."""
+        while not self.done.is_set():
+            remaining = self.last_message + limits.STATUS_SILENCE - trio.current_time()
+            if remaining <= 0:
+                return
+            with trio.move_on_after(remaining):
+                await self.done.wait()
+
+
+async def _follow(control: Control, ref: str, progress: BuildProgress, followed: _Followed) -> None:
+    try:
+        async with aclosing(control.status(ref)) as responses:  # type: ignore[type-var]  # generators have aclose
+            async for response in responses:
+                followed.last_message = trio.current_time()
+                progress.apply(response)
+    except RpcError as error:
+        # A solve that fails at once is forgotten before its status can be asked for; the solve's own error says why.
+        if error.code not in (StatusCode.NOT_FOUND, StatusCode.UNAVAILABLE, StatusCode.CANCELLED):
+            raise
+    finally:
+        followed.done.set()
+
+
+async def _gateway(control: Control, options: BuildOptions) -> str:
+    """Return the address for ``host-gateway`` where it was asked for, and refuse what the image store cannot hold."""
+    wants_gateway = any(address == "host-gateway" for _, address in options.hosts())
+    if not wants_gateway and len(options.platforms) < 2:
+        return ""
+    labels = [worker.Labels for worker in await control.list_workers()]
+    if len(options.platforms) > 1 and not any(_SNAPSHOTTER_LABEL in label for label in labels):
+        raise UnsupportedByEngine(
+            "this engine's image store cannot hold an image of several platforms",
+            hint="Enable the containerd image store in the engine's configuration, or build one platform at a time.",
+        )
+    gateway = next((label[_GATEWAY_LABEL] for label in labels if _GATEWAY_LABEL in label), "")
+    if wants_gateway and not gateway:
+        raise UnsupportedByEngine(
+            "this engine does not tell its gateway address, which host-gateway stands for; Docker 23 and later do",
+            hint="Give the address itself, or use driver='classic' (--driver classic), where the engine fills it in.",
+        )
+    return gateway

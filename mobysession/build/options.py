@@ -1,0 +1,217 @@
+"""The options of a build, named and behaving as those of ``docker buildx build``, checked before anything is asked."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from mobysession.errors import ContextError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from mobysession.rpc.registrar import Attachable
+    from mobysession.services.secrets import SecretSource
+
+__all__ = ["BuildOptions", "Driver", "Ulimit", "parse_size"]
+
+#: How the engine is asked: BuildKit's Control API, or the Engine API's ``/build?version=2``; auto prefers the first.
+Driver = Literal["auto", "control", "classic"]
+
+_SIZE_UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4, "p": 1024**5}
+_NETWORK_MODES = ("default", "none", "host")
+#: What an image reference looks like, loosely: the engine has the last word, this catches slips before a build starts.
+_REFERENCE = r"(?:[A-Za-z0-9.\-_\[\]:]+/)*[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?::[\w][\w.\-]{0,127})?"
+
+
+@dataclass(frozen=True)
+class Ulimit:
+    """One ``--ulimit``; ``hard`` is ``soft`` where it is not given, -1 means unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+    @classmethod
+    def parse(cls, text: str) -> Ulimit:
+        """Read ``NAME=SOFT[:HARD]``.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        name, _, limits = text.partition("=")
+        soft, _, hard = limits.partition(":")
+        try:
+            limit = cls(name, int(soft), int(hard or soft))
+        except ValueError:
+            raise UsageError(f"{text!r} is no ulimit: it must look like nofile=1024:2048") from None
+        if not name or (limit.hard != -1 and (limit.soft > limit.hard or limit.soft == -1)):
+            raise UsageError(f"ulimit {text!r}: the soft limit must not exceed the hard one")
+        return limit
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.soft}:{self.hard}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What to build. Every field has the meaning of the option of ``docker buildx build`` that bears its name.
+
+    Args:
+        context: the directory that COPY and ADD read.
+        file: path of the Dockerfile, relative to the working directory; None is ``Dockerfile`` in the context.
+        tags: names for the image, ``NAME[:TAG]``.
+        target: the stage to build; None is the last.
+        build_args: values of ARGs; None takes the value of the environment variable of that name, if it is set.
+        labels: labels of the image.
+        no_cache: use no cache at all. ``no_cache_filter`` names stages instead.
+        pull: ask the registries for newer base images.
+        platforms: what to build for, as ``linux/arm64``; empty is the engine's own.
+        add_hosts: ``HOST:IP`` or ``HOST=IP`` lines for /etc/hosts; the IP may be ``host-gateway``.
+        network: what RUN may reach: ``default``, ``none`` or ``host``.
+        shm_size: size of /dev/shm, in bytes or as ``64m``.
+        ulimits: limits for RUN, as ``nofile=1024:2048``.
+        secrets: what each ``RUN --mount=type=secret,id=...`` gets; see `mobysession.services.secrets.SecretSource`.
+        iidfile: file that the image ID is written to; ``metadata_file``: one for the engine's response, as JSON.
+        credentials: registry credentials; None asks docker's configuration. See `mobysession.services.auth.Auth`.
+        services: further services to host while the build runs.
+        driver: how the engine is asked.
+    """
+
+    context: str | os.PathLike[str] = "."
+    file: str | os.PathLike[str] | None = None
+    tags: Sequence[str] = ()
+    target: str | None = None
+    build_args: Mapping[str, str | None] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    no_cache: bool = False
+    no_cache_filter: Sequence[str] = ()
+    pull: bool = False
+    platforms: Sequence[str] = ()
+    add_hosts: Sequence[str] = ()
+    network: str = "default"
+    shm_size: int | str | None = None
+    ulimits: Sequence[str | Ulimit] = ()
+    secrets: Mapping[str, SecretSource] = field(default_factory=dict)
+    iidfile: str | os.PathLike[str] | None = None
+    metadata_file: str | os.PathLike[str] | None = None
+    credentials: Mapping[str, tuple[str, str]] | Callable[..., Any] | None = None
+    services: Sequence[Attachable] = ()
+    driver: Driver = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("tags", "no_cache_filter", "platforms", "add_hosts", "ulimits", "services"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} takes a list, not one string")
+        for tag in self.tags:
+            _check_tag(tag)
+        if self.network not in _NETWORK_MODES:
+            raise UsageError(
+                f"network {self.network!r} is not supported by BuildKit", hint="Choose default, none or host."
+            )
+        if self.driver not in get_args(Driver):
+            raise UsageError(f"unknown driver {self.driver!r}", hint="Choose auto, control or classic.")
+        if self.no_cache and self.no_cache_filter:
+            raise UsageError("no_cache and no_cache_filter exclude each other")
+        if any(not name for name in (*self.build_args, *self.labels)):
+            raise UsageError("a build argument or a label has an empty name")
+        self.hosts(), self.limits(), self.shm_bytes()
+
+    def hosts(self) -> list[tuple[str, str]]:
+        """Return ``add_hosts`` as (host, address)."""
+        return [_parse_host(line) for line in self.add_hosts]
+
+    def limits(self) -> list[Ulimit]:
+        """Return ``ulimits`` as values."""
+        return [limit if isinstance(limit, Ulimit) else Ulimit.parse(limit) for limit in self.ulimits]
+
+    def shm_bytes(self) -> int | None:
+        """Return ``shm_size`` in bytes; None where it was not given."""
+        return parse_size(self.shm_size) if self.shm_size is not None else None
+
+    def arguments(self) -> dict[str, str]:
+        """Return the build arguments, with those of the environment filled in and those it lacks left out."""
+        given = {name: os.environ.get(name) if value is None else value for name, value in self.build_args.items()}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def directories(self) -> tuple[Path, Path, str]:
+        """Return the context directory, the Dockerfile's directory, and the Dockerfile's name in it; looks at the disk.
+
+        Raises:
+            ContextError: one of them is missing, or not what it must be.
+        """
+        context = Path(self.context)
+        _check_directory(context)
+        if self.file is None:
+            if not any((context / name).exists() for name in ("Dockerfile", "dockerfile")):
+                raise ContextError(
+                    f"there is no Dockerfile in {context.absolute()}",
+                    hint="Name it with file= (-f on the command line).",
+                )
+            return context, context, "Dockerfile"
+        dockerfile = Path(self.file)
+        if dockerfile.is_dir():
+            raise ContextError(f"{dockerfile} is a directory, not a Dockerfile")
+        if not dockerfile.exists():
+            raise ContextError(f"there is no Dockerfile {dockerfile.absolute()}", hint=_file_hint(context, dockerfile))
+        return context, dockerfile.parent, dockerfile.name
+
+
+def parse_size(value: int | str) -> int:
+    """Return a size in bytes from a number or a text like ``64m`` or ``1.5GB``, units of 1024.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    if isinstance(value, int):
+        size = value
+    else:
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([bkmgtp]?)(?:i?b)?\s*", value.lower())
+        if match is None:
+            raise UsageError(f"{value!r} is no size", hint="Write it as 67108864 or 64m.")
+        size = int(float(match[1]) * _SIZE_UNITS[match[2]])
+    if size < 0:
+        raise UsageError(f"a size cannot be negative: {value}")
+    return size
+
+
+def _parse_host(line: str) -> tuple[str, str]:
+    # An IPv6 address has colons, a host name has none: the first separator counts.
+    match = re.fullmatch(r"([^:=]+)[:=](.+)", line)
+    if match is None:
+        raise UsageError(f"{line!r} is no host entry: it must look like HOST:IP")
+    host, address = match[1], match[2].removeprefix("[").removesuffix("]")
+    if address != "host-gateway":
+        import ipaddress  # only for who adds hosts: start-up
+
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise UsageError(f"host entry {line!r}: {address!r} is no IP address, nor host-gateway") from None
+    return host, address
+
+
+def _check_tag(tag: str) -> None:
+    if "@" in tag:
+        raise UsageError(f"invalid tag {tag!r}: a tag cannot hold a digest")
+    if re.fullmatch(_REFERENCE, tag) is None:
+        lowered = tag != tag.lower() and re.fullmatch(_REFERENCE, tag.lower())
+        hint = "Repository names must be lower case." if lowered else "A tag looks like [HOST[:PORT]/]NAME[:TAG]."
+        raise UsageError(f"invalid tag {tag!r}", hint=hint)
+
+
+def _check_directory(context: Path) -> None:
+    if context.is_dir():
+        return
+    if context.exists():
+        raise ContextError(f"the build context {context} is not a directory", hint="Name a Dockerfile with file= (-f).")
+    raise ContextError(f"the build context {context.absolute()} does not exist")
+
+
+def _file_hint(context: Path, dockerfile: Path) -> str | None:
+    if not dockerfile.is_absolute() and (context / dockerfile).exists():
+        return f"The path counts from the working directory: {context / dockerfile} exists."
+    return None

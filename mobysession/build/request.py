@@ -1,0 +1,124 @@
+"""What the engine is asked for, made from the options: a solve request, or the query of ``POST /build``.
+
+Nothing here waits; what depends on the engine (its gateway address) comes in as an argument. The attribute names are
+those of the frontend ``dockerfile.v0`` (moby/buildkit frontend/dockerui) and of the Engine API's ``/build``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING
+
+from mobysession._pb import control_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mobysession.build.options import BuildOptions
+
+__all__ = ["build_query", "frontend_attributes", "solve_request"]
+
+
+def solve_request(
+    options: BuildOptions, *, ref: str, session_id: str, dockerfile: str, gateway: str = ""
+) -> control_pb2.SolveRequest:
+    """Return the solve for ``options``, exported to the engine's own image store.
+
+    The single exporter is named twice: engines before BuildKit 0.13 read only the old fields, later ones prefer the
+    new.
+    """
+    attributes = {"name": ",".join(options.tags)} if options.tags else {}
+    return control_pb2.SolveRequest(
+        Ref=ref,
+        Session=session_id,
+        Frontend="dockerfile.v0",
+        FrontendAttrs=frontend_attributes(options, dockerfile=dockerfile, gateway=gateway),
+        ExporterDeprecated="moby",
+        ExporterAttrsDeprecated=attributes,
+        Exporters=[control_pb2.Exporter(Type="moby", Attrs=attributes)],
+        Entitlements=["network.host"] if options.network == "host" else [],
+        Cache=control_pb2.CacheOptions(),
+    )
+
+
+def frontend_attributes(options: BuildOptions, *, dockerfile: str, gateway: str = "") -> dict[str, str]:
+    """Return the attributes of ``dockerfile.v0``; ``gateway`` replaces ``host-gateway`` in hosts."""
+    attributes = {
+        "filename": dockerfile,
+        # An engine resolves base images from its own store first, as docker's CLI asks it to.
+        "image-resolve-mode": "pull" if options.pull else "local",
+    }
+    if options.target:
+        attributes["target"] = options.target
+    if options.platforms:
+        attributes["platform"] = ",".join(options.platforms)
+    if options.no_cache:
+        attributes["no-cache"] = ""
+    elif options.no_cache_filter:
+        attributes["no-cache"] = ",".join(options.no_cache_filter)
+    if options.network != "default":
+        attributes["force-network-mode"] = options.network
+    hosts = [f"{host}={address}" for host, address in resolved_hosts(options, gateway)]
+    if hosts:
+        attributes["add-hosts"] = _csv(hosts)
+    if (size := options.shm_bytes()) is not None:
+        attributes["shm-size"] = str(size)
+    if limits := options.limits():
+        attributes["ulimit"] = _csv(str(limit) for limit in limits)
+    attributes.update({f"build-arg:{name}": value for name, value in options.arguments().items()})
+    attributes.update({f"label:{name}": value for name, value in options.labels.items()})
+    return attributes
+
+
+def resolved_hosts(options: BuildOptions, gateway: str) -> list[tuple[str, str]]:
+    """Return (host, address) pairs, one for each of the gateway's addresses where ``host-gateway`` was asked for."""
+    pairs = []
+    for host, address in options.hosts():
+        addresses = gateway.split(",") if address == "host-gateway" and gateway else [address]
+        pairs += [(host, one) for one in addresses]
+    return pairs
+
+
+def build_query(options: BuildOptions, *, build_id: str, session_id: str, dockerfile: str) -> list[tuple[str, str]]:
+    """Return the query of ``POST /build`` for a context that comes through session ``session_id``.
+
+    ``outputs`` is left out: without it the engine exports to its image store, which is what `solve_request` asks for.
+    """
+    query = [
+        ("version", "2"),
+        ("session", session_id),
+        ("remote", "client-session"),
+        ("buildid", build_id),
+        ("dockerfile", dockerfile),
+        ("rm", "1"),
+    ]
+    query += [("t", tag) for tag in options.tags]
+    query += [("extrahosts", f"{host}:{address}") for host, address in options.hosts()]
+    if options.target:
+        query.append(("target", options.target))
+    if options.platforms:
+        query.append(("platform", ",".join(options.platforms)))
+    if options.no_cache:
+        query.append(("nocache", "1"))
+    if options.pull:
+        query.append(("pull", "1"))
+    if options.network != "default":
+        query.append(("networkmode", options.network))
+    if (size := options.shm_bytes()) is not None:
+        query.append(("shmsize", str(size)))
+    if limits := options.limits():
+        listed = [{"Name": limit.name, "Soft": limit.soft, "Hard": limit.hard} for limit in limits]
+        query.append(("ulimits", json.dumps(listed)))
+    if arguments := options.arguments():
+        query.append(("buildargs", json.dumps(arguments)))
+    if options.labels:
+        query.append(("labels", json.dumps(dict(options.labels))))
+    return query
+
+
+def _csv(values: Iterable[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()

@@ -1,0 +1,145 @@
+"""What a build came to, as values."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mobysession.buildkit.status import BuildStatus, VertexWarning
+    from mobysession.services.filesync import DirectoryTransfer
+    from mobysession.session.session import Session
+
+__all__ = ["BuildResult", "ContextTransfer", "StepResult", "context_transfer", "make_result", "write_atomically"]
+
+_DESCRIPTOR = "containerimage.descriptor"
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One step: its name as shown, whether it came from the cache, and seconds that it took."""
+
+    name: str
+    cached: bool
+    duration: float
+
+
+@dataclass(frozen=True)
+class ContextTransfer:
+    """What one request of the engine for a directory moved; a build makes several.
+
+    ``directory`` is ``context`` or ``dockerfile``; files and bytes offered, files that the engine asked for, bytes sent;
+    ``warnings`` name files that changed meanwhile.
+    """
+
+    directory: str
+    files_offered: int
+    bytes_offered: int
+    files_requested: int
+    bytes_sent: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """A finished build.
+
+    Attributes:
+        image_id: ID by which the engine knows the image, ``sha256:...``; empty where the build made none.
+        digest: digest of its manifest, where the engine's image store has manifests; otherwise the image ID.
+        tags: the names the image was given.
+        ref: the ID of the solve; empty with the classic driver, where the engine chooses it.
+        session_id: of the session it ran on.
+        driver: ``control`` or ``classic``.
+        response: the exporter's response as the engine gave it.
+        steps: in order of their start, without BuildKit's internal ones' parts.
+        transfers: what the engine read from us, in the order in which it was done.
+        warnings: of the Dockerfile's checks and of the engine.
+        duration: seconds between the first step's start and the last one's end.
+    """
+
+    image_id: str
+    digest: str
+    tags: tuple[str, ...] = ()
+    ref: str = ""
+    session_id: str = ""
+    driver: str = "control"
+    response: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[StepResult, ...] = ()
+    transfers: tuple[ContextTransfer, ...] = ()
+    warnings: tuple[VertexWarning, ...] = ()
+    duration: float = 0.0
+
+    @property
+    def cached_steps(self) -> int:
+        """Number of steps that came from the cache."""
+        return sum(step.cached for step in self.steps)
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what ``--metadata-file`` holds: the response, with descriptors as objects."""
+        decoded: dict[str, Any] = dict(self.response)
+        if descriptor := self.response.get(_DESCRIPTOR):
+            decoded[_DESCRIPTOR] = json.loads(base64.b64decode(descriptor))
+        if self.image_id:
+            decoded.setdefault("containerimage.digest", self.image_id)
+        if self.tags:
+            decoded.setdefault("image.name", ",".join(self.tags))
+        return decoded
+
+
+def make_result(
+    response: Mapping[str, str],
+    status: BuildStatus,
+    session: Session,
+    *,
+    tags: tuple[str, ...],
+    driver: str,
+    ref: str = "",
+) -> BuildResult:
+    """Return the result of a build that the engine has finished."""
+    digest = response.get("containerimage.digest", "")
+    steps = tuple(StepResult(step.name, step.cached, step.duration() / 10**9) for step in status.steps)
+    return BuildResult(
+        image_id=response.get("containerimage.config.digest") or digest,
+        digest=digest,
+        tags=tags,
+        ref=ref,
+        session_id=session.id,
+        driver=driver,
+        response=dict(response),
+        steps=steps,
+        warnings=tuple(status.warnings),
+        duration=status.totals.duration / 10**9,
+    )
+
+
+def context_transfer(transfer: DirectoryTransfer) -> ContextTransfer:
+    """Return the figures of one call of the engine."""
+    figures = transfer.report.progress
+    return ContextTransfer(
+        directory=transfer.dir_name,
+        files_offered=figures.files,
+        bytes_offered=figures.offered_bytes,
+        files_requested=figures.requested,
+        bytes_sent=figures.sent_bytes,
+        warnings=transfer.report.warnings,
+    )
+
+
+def write_atomically(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` to ``path`` so that a reader sees the old content or the new, never a part; blocking."""
+    target = os.fspath(path)
+    scratch = f"{target}.tmp-{os.getpid()}"
+    try:
+        with open(scratch, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(scratch, target)
+    except OSError:
+        if os.path.exists(scratch):
+            os.unlink(scratch)
+        raise

@@ -1,0 +1,241 @@
+"""A daemon without containers: the half of the conversation that `dockerd` has, on a stream in memory or a unix socket.
+
+It registers the sessions that clients open, asks for their health on BuildKit's schedule and hangs up on the first failure,
+and calls them back when a test, or a build on ``POST /grpc`` or ``POST /build``, wants something. Builds run a script: by
+default one that fetches what a real engine would fetch and executes nothing. What it does was seen from engines 20.10.24,
+28.5.2 and one of API 1.56; where they differ it is as strict as the strictest, and answers like 28.5.2.
+
+::
+
+    async with FakeDaemon() as daemon:                      # in memory
+        async with open_session(daemon.dialer, ...) as session: ...
+
+    async with FakeDaemon.listen() as daemon:               # on a unix socket of its own
+        await build(directory, endpoint=daemon.endpoint)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import trio
+import trio.testing
+
+from mobysession.concurrency import open_nursery
+from mobysession.errors import UsageError
+from mobysession.testing.connection import DaemonConnection
+from mobysession.testing.faults import Faults
+from mobysession.testing.schedule import ENGINE_28, HealthSchedule
+from mobysession.transport.endpoint import Endpoint
+from mobysession.transport.hijack import hijack
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from mobysession.testing.caller import FakeCaller
+    from mobysession.testing.script import Script
+
+__all__ = ["FakeDaemon"]
+
+
+class _Attachment(NamedTuple):
+    """What `mobysession.session.Attachment` is, without importing the room that is being tested."""
+
+    stream: trio.abc.Stream
+    way: str
+    status_line: str
+    headers: tuple[tuple[str, str], ...]
+
+
+class FakeDaemon:
+    """The daemon; an async context manager, which ends every connection when it is left.
+
+    Args:
+        path: unix socket to listen on; None: only in memory, through `dial` and `dialer`.
+        health: when sessions are asked for their health.
+        script: what a build does; None: `dockerfile_build`.
+        faults: of the connections that ask for ``/session``.
+        grpc_faults: of those that ask for ``/grpc``.
+        api_version: what the Engine API says it is.
+        directory: where builds keep what they receive; None: a temporary directory, removed at the end.
+
+    Attributes:
+        sessions: the registered sessions by ID. One whose connection has ended stays until its next health check fails,
+            as with real engines, and its ID is refused until then.
+        ended: sessions that are over, in order.
+        requests: what was asked over HTTP/1.1: method and path.
+        faults, grpc_faults, script: may be changed; connections and builds take them as they are when they begin.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        health: HealthSchedule = ENGINE_28,
+        script: Script | None = None,
+        faults: Faults | None = None,
+        grpc_faults: Faults | None = None,
+        api_version: str = "1.51",
+        directory: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.health = health
+        self.script = script
+        self.faults = faults or Faults()
+        self.grpc_faults = grpc_faults or Faults()
+        self.api_version = api_version
+        self.sessions: dict[str, FakeCaller] = {}
+        self.ended: list[FakeCaller] = []
+        self.requests: list[tuple[str, str]] = []
+        self._path = os.fspath(path) if path is not None else None
+        self._directory = os.fspath(directory) if directory is not None else None
+        self._changed = trio.lowlevel.ParkingLot()
+        self._stack = AsyncExitStack()
+        self._nursery: trio.Nursery | None = None
+        self._solver: Any = None
+        self._connections: set[trio.CancelScope] = set()
+
+    @classmethod
+    def listen(cls, path: str | os.PathLike[str] | None = None, **options: Any) -> FakeDaemon:
+        """Return a daemon that listens on ``path``; None: a socket in a temporary directory of its own.
+
+        ``options`` are those of the class.
+        """
+        daemon = cls(path, **options)
+        if path is None:
+            folder = tempfile.mkdtemp(prefix="fake-daemon-")
+            daemon._path = os.path.join(folder, "docker.sock")
+            daemon._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        return daemon
+
+    async def __aenter__(self) -> Self:
+        self._nursery = await self._stack.enter_async_context(open_nursery())
+        self._stack.callback(self._nursery.cancel_scope.cancel)
+        if self._path is not None:
+            listener = await _listen(self._path)
+            self._nursery.start_soon(trio.serve_listeners, self._serve, [listener])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, traceback)
+        self._nursery = None
+
+    # -- ways in -------------------------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> str:
+        """The address as ``DOCKER_HOST`` takes it; UsageError for a daemon that does not listen."""
+        if self._path is None:
+            raise UsageError("this fake daemon has no address", hint="Use FakeDaemon.listen(), or daemon.dialer.")
+        return f"unix://{self._path}"
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The address as mobysession takes it."""
+        return Endpoint.parse(self.host, source="fake daemon")
+
+    async def dial(self) -> trio.abc.Stream:
+        """Return a new connection to the daemon, in memory: nothing has been asked on it yet."""
+        if self._nursery is None:
+            raise UsageError("this fake daemon does not run; enter it first")
+        ours, theirs = trio.testing.memory_stream_pair()
+        self._nursery.start_soon(self._serve, theirs)
+        await trio.lowlevel.checkpoint()
+        return ours
+
+    async def dialer(self, headers: Any) -> Any:
+        """Open a session in memory: ``Session(daemon.dialer)``.
+
+        It is of any type because a session's own room stands above this one; it fits `mobysession.session.Dialer`.
+        """
+        stream = await hijack(await self.dial(), "/session", headers.fields())
+        return _Attachment(stream, "fake", stream.status_line, tuple(stream.headers))
+
+    # -- what a test looks at ------------------------------------------------------------------------------------------
+
+    async def wait_session(self, session_id: str | None = None) -> FakeCaller:
+        """Return the session of this ID, or the latest where None, once it is there and speaks HTTP/2."""
+        while True:
+            caller = self._find(session_id)
+            if caller is not None:
+                await caller.channel.ready.wait()
+                return caller
+            await self._changed.park()
+
+    async def wait_ended(self, session_id: str | None = None) -> FakeCaller:
+        """Return the session of this ID, or the first that ends where None, once it is over."""
+        while True:
+            for caller in self.ended:
+                if session_id in (None, caller.id):
+                    return caller
+            await self._changed.park()
+
+    def kill(self) -> None:
+        """Drop every connection at once, as a daemon does that is killed; it goes on listening."""
+        for scope in list(self._connections):
+            scope.cancel()
+        self.sessions.clear()
+
+    def _find(self, session_id: str | None) -> FakeCaller | None:
+        if session_id is None:
+            return next(reversed(self.sessions.values()), None)
+        return self.sessions.get(session_id)
+
+    # -- what connections tell -----------------------------------------------------------------------------------------
+
+    def register(self, caller: FakeCaller) -> None:
+        """Take a new session."""
+        self.sessions[caller.id] = caller
+        self._changed.unpark_all()
+
+    def unregister(self, caller: FakeCaller, reason: str) -> None:
+        """Take the end of a session."""
+        if self.sessions.get(caller.id) is caller:
+            del self.sessions[caller.id]
+        caller.reason = reason
+        caller.closed.set()
+        self.ended.append(caller)
+        self._changed.unpark_all()
+
+    @property
+    def solver(self) -> Any:
+        """The Control API, made when the first build comes."""
+        if self._solver is None:
+            from mobysession.testing.solver import Solver
+
+            assert self._nursery is not None
+            self._solver = Solver(self, self._nursery)
+        return self._solver
+
+    def build_directory(self) -> str:
+        """Return the directory under which builds keep what they receive."""
+        if self._directory is None:
+            self._directory = tempfile.mkdtemp(prefix="fake-daemon-builds-")
+            self._stack.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        return self._directory
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        with trio.CancelScope() as scope:
+            self._connections.add(scope)
+            try:
+                await DaemonConnection(self, stream).serve()
+            finally:
+                self._connections.discard(scope)
+                await trio.aclose_forcefully(stream)
+
+
+async def _listen(path: str) -> trio.SocketListener:
+    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    try:
+        await sock.bind(path)
+        sock.listen(128)
+        return trio.SocketListener(sock)
+    except BaseException:
+        sock.close()
+        raise
