@@ -203,7 +203,7 @@ SERVICE = "services.health"
         ("state.store", "from mobysession.transport.endpoints import x", "state may import transport.endpoint"),
         ("protocol.framing", "import mobysession.errors", None),
         ("protocol.framing", "from mobysession.rpc import server", "protocol may import nothing and the ground floor"),
-        ("sync", "from mobysession.aio import x", "sync may import build, session and the ground floor"),
+        ("sync", "from mobysession.aio import x", "sync may import build,"),
         ("errors", "from mobysession import limits", "errors may import nothing"),
         ("identity", "from mobysession.dockerconfig import config_dir", None),
         ("dockerconfig", "from mobysession import identity", "dockerconfig may import"),

@@ -149,12 +149,10 @@ def _discard_stdout() -> None:
 
 
 def _set_up_logging(verbose: int) -> None:
-    if not verbose:
-        return
     import logging
 
     logger = logging.getLogger("mobysession")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(relativeCreated)6d %(levelname).1s %(name)s: %(message)s"))
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
+    logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])

@@ -127,9 +127,9 @@ class UpgradeHandshake:
         """Return the error to raise when the answer was not complete in time."""
         if self._refusal is not None:
             return self._refused(self._refusal)
-        heard = "did not end its answer" if self._start.heard else "accepted the connection and did not answer"
+        heard = "did not end its answer to" if self._start.heard else "accepted the connection and did not answer"
         return self._start.failure() or HandshakeTimeout(
-            f"{self._peer} {heard} to POST {self._target} within {seconds:g} seconds",
+            f"{self._peer} {heard} POST {self._target} within {seconds:g} seconds",
             hint="Check that a Docker daemon listens at this address, and that it is not stuck.",
         )
 

@@ -13,6 +13,7 @@ it.
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from mobysession.session.attach import Dialer
 
 __all__ = ["Session", "open_session"]
+
+_log = logging.getLogger("mobysession.session")
 
 
 class Session:
@@ -182,6 +185,7 @@ class Session:
                 nursery.start_soon(_cancel_when, server.closed, nursery.cancel_scope)
                 nursery.start_soon(_cancel_when, server.ready, nursery.cancel_scope)
         if server.ready.is_set() and not server.closed.is_set():
+            _log.info("session %s is ready, attached by %s", self.id, self.attachment and self.attachment.way)
             self._tell(SessionReady(session_id=self.id, time=time.time(), settings=dict(server.settings)))
             return
         if server.closed.is_set():

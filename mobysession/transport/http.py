@@ -7,7 +7,9 @@ that it could not be sent to its end is no failure as long as there is an answer
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import TYPE_CHECKING
 
 import h11
@@ -19,7 +21,7 @@ from mobysession.protocol.http1 import AnswerStart, encode_fields, error_message
 from mobysession.transport.failure import name_failures
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable
+    from collections.abc import AsyncIterable, Iterable
 
     from mobysession.transport.endpoint import Endpoint
 
@@ -82,13 +84,22 @@ class Exchange:
         """
         try:
             await self._send_all(head, patience)
-            async for chunk in _chunks_of(body):
-                await self._send_all(self._h11.send(h11.Data(data=chunk)) or b"", patience)
+            if isinstance(body, bytes):
+                await self._send_all(self._h11.send(h11.Data(data=body)) or b"", patience)
+            elif body is not None:
+                await self._send_chunks(body, patience)
             await self._send_all(self._h11.send(h11.EndOfMessage()) or b"", patience)
             self._patience.deadline = trio.current_time() + patience
         except trio.BrokenResourceError as error:
             self._unsent = error  # whoever closes early has often answered first; reading tells
             self._patience.deadline = trio.current_time() + patience
+
+    async def _send_chunks(self, body: AsyncIterable[bytes], patience: float) -> None:
+        async with AsyncExitStack() as stack:
+            if isinstance(body, AsyncGenerator):
+                await stack.enter_async_context(aclosing(body))
+            async for chunk in body:
+                await self._send_all(self._h11.send(h11.Data(data=chunk)) or b"", patience)
 
     async def _send_all(self, data: bytes, patience: float) -> None:
         self._patience.deadline = trio.current_time() + patience
@@ -148,14 +159,6 @@ class Exchange:
         return HandshakeError(f"the answer of {self.peer} to {self._name} is not valid HTTP/1.1: {error}")
 
 
-async def _chunks_of(body: bytes | AsyncIterable[bytes] | None) -> AsyncIterator[bytes]:
-    if isinstance(body, bytes):
-        yield body
-    elif body is not None:
-        async for chunk in body:
-            yield chunk
-
-
 class Response:
     """An answer whose head has arrived.
 
@@ -176,31 +179,17 @@ class Response:
         name = name.lower()
         return next((value for key, value in self.headers if key == name), default)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives, in pieces of any size; raises ConnectionLost when it does not end properly."""
-        while chunk := await self._exchange.receive_chunk():
-            yield chunk
+        return _Chunks(self._exchange)
 
-    async def lines(self, limit: int = limits.MAX_LINE) -> AsyncIterator[bytes]:
+    def lines(self, limit: int = limits.MAX_LINE) -> AsyncIterator[bytes]:
         """Yield the lines of the body without their ends; the last need not have one.
 
         Raises:
             HandshakeError: a line is longer than ``limit`` bytes.
         """
-        pieces: list[bytes] = []
-        size = 0
-        async for chunk in self.chunks():
-            *complete, rest = chunk.split(b"\n")
-            for line in complete:
-                yield b"".join([*pieces, line]).removesuffix(b"\r")
-                pieces.clear()
-                size = 0
-            pieces.append(rest)
-            size += len(rest)
-            if size > limit:
-                raise HandshakeError(f"a line in the answer of {self._exchange.peer} is longer than {limit} bytes")
-        if size:
-            yield b"".join(pieces)
+        return _Lines(self._exchange, limit)
 
     async def read(self, limit: int = limits.MAX_MESSAGE, *, timeout: float = math.inf) -> bytes:
         """Return the rest of the body.
@@ -234,3 +223,57 @@ class Response:
         said = error_message(bytes(body), self.header("content-type"), peer=self._exchange.peer)
         reason = said or self.reason or "no reason given"
         return ApiError(f"{doing}: the engine answered with status {self.status}: {reason}", status=self.status)
+
+
+class _Chunks(AsyncIterator[bytes]):
+    """The pieces of a body: no generator, so that leaving the loop early leaves nothing to clean up."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._exchange.receive_chunk()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+
+class _Lines(AsyncIterator[bytes]):
+    """The lines of a body; the pieces of a long one are joined once, when it is complete."""
+
+    def __init__(self, exchange: Exchange, limit: int) -> None:
+        self._exchange = exchange
+        self._limit = limit
+        self._complete: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    async def __anext__(self) -> bytes:
+        while not self._complete:
+            chunk = await self._exchange.receive_chunk()
+            if chunk:
+                self._feed(chunk)
+            elif self._size:
+                self._complete.append(self._join())
+            else:
+                raise StopAsyncIteration
+        return self._complete.popleft()
+
+    def _feed(self, chunk: bytes) -> None:
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            self._add(end)
+            self._complete.append(self._join().removesuffix(b"\r"))
+        self._add(rest)
+
+    def _add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size > self._limit:
+            raise HandshakeError(f"a line in the answer of {self._exchange.peer} is longer than {self._limit} bytes")
+
+    def _join(self) -> bytes:
+        line = b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
+        return line

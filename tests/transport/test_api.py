@@ -18,6 +18,7 @@ from mobysession.transport.hijack import hijack
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from mobysession.transport.http import Response
     from tests.transport.conftest import Daemon, Serve
 
 PING = (
@@ -185,7 +186,7 @@ async def test_lines_and_bodies_have_their_bounds(serve: Serve, daemon: Daemon) 
     """Up to the bound they are given, beyond it the answer is refused."""
     for size, fits in ((64, True), (65, False)):
         async with serve(daemon.answer(chunked(b"x" * size))) as endpoint:
-            for read in (lambda response: response.read(64), lambda response: _lines(response, 64)):
+            for read in (_body, _lines):
                 async with EngineApi(endpoint).request("GET", "/x") as response:
                     if fits:
                         assert await read(response) == b"x" * size
@@ -194,8 +195,12 @@ async def test_lines_and_bodies_have_their_bounds(serve: Serve, daemon: Daemon) 
                             await read(response)
 
 
-async def _lines(response: object, limit: int) -> bytes:
-    return b"".join([line async for line in response.lines(limit)])  # type: ignore[attr-defined]  # as in the lambda
+async def _body(response: Response) -> bytes:
+    return await response.read(64)
+
+
+async def _lines(response: Response) -> bytes:
+    return b"".join([line async for line in response.lines(64)])
 
 
 async def upload(daemon: Daemon, stream: trio.abc.Stream) -> tuple[h11.Request, bytes]:
@@ -278,8 +283,8 @@ async def test_an_answer_is_read_while_the_body_is_sent(serve: Serve, daemon: Da
     async with serve(both) as endpoint, EngineApi(endpoint).request("POST", "/build", body=body()) as response:
         lines = []
         async for line in response.lines():
-            lines.append(line)  # noqa: PERF401 - the first must be there before the body ends
             more.set()
+            lines.append(line)
     assert lines == [b"line"]
     assert b"second" in daemon.heard
 
@@ -350,9 +355,11 @@ async def test_patience_can_be_endless(serve: Serve, daemon: Daemon, autojump_cl
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/a b"), ("GET", "/ä"), ("G ET", "/")])
-async def test_a_request_that_cannot_be_written_is_the_callers_error(serve: Serve, method: str, path: str) -> None:
+async def test_a_request_that_cannot_be_written_is_the_callers_error(
+    serve: Serve, daemon: Daemon, method: str, path: str
+) -> None:
     """What would break HTTP is refused."""
-    async with serve(lambda _: trio.sleep(0)) as endpoint:
+    async with serve(daemon.answer()) as endpoint:
         with pytest.raises(errors.UsageError):
             async with EngineApi(endpoint).request(method, path):
                 pass
