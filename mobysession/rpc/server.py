@@ -163,9 +163,22 @@ async def _run_handler(call: ServerCall, method: Method) -> tuple[StatusCode, st
         return StatusCode.UNKNOWN, error.message, b"", error
     except Exception as error:
         _log.warning("the handler of %s failed with %s", call.method, type(error).__name__)
-        _log.debug("the handler of %s failed", call.method, exc_info=True)
+        # Where, but not what: a stranger's exception may quote a secret.
+        _log.debug("it failed at\n%s", _Places(error))
         return StatusCode.UNKNOWN, f"the handler of {call.method} failed with {type(error).__name__}", b"", error
     return StatusCode.OK, "", b"", None
+
+
+class _Places:
+    """The lines of code that an exception went through, formatted only if somebody logs them."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __str__(self) -> str:
+        import traceback
+
+        return "".join(traceback.format_tb(self._error.__traceback__))
 
 
 @asynccontextmanager
