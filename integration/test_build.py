@@ -115,10 +115,14 @@ def test_every_kind_of_secret_reaches_run(
 @pytest.mark.parametrize("driver", ["control", "classic"])
 def test_a_cache_mount_is_kept_between_builds(engine: Engine, witness: Witness, tmp_path: Path, driver: str) -> None:
     """The second build finds what the first one left in the cache mount."""
-    run = f"RUN --mount=type=cache,id={tmp_path.name}-{driver},target=/cache echo line >> /cache/f && cp /cache/f /f\n"
-    context = make_context(tmp_path / "context", "FROM mobysession-base\n" + run)
-    images = [build_image(engine, context, no_cache=True, driver=driver).image_id for _ in range(2)]
-    assert [witness.text(image, "/f") for image in images] == ["line\n", "line\nline\n"]
+    # Not no_cache, which starts cache mounts anew as well.
+    dockerfile = f"""FROM mobysession-base
+ARG ROUND
+RUN --mount=type=cache,id={driver}-lines,target=/cache echo "$ROUND" >> /cache/f && cp /cache/f /f
+"""
+    context = make_context(tmp_path / "context", dockerfile)
+    images = [build_image(engine, context, build_args={"ROUND": n}, driver=driver).image_id for n in ("one", "two")]
+    assert [witness.text(image, "/f") for image in images] == ["one\n", "one\ntwo\n"]
 
 
 @pytest.mark.parametrize("tags", [[], ["mobysession-test/named:1"]])
@@ -150,19 +154,25 @@ def transfers(monkeypatch: pytest.MonkeyPatch) -> list[mobysession.services.file
 
 
 @pytest.mark.parametrize("driver", ["control", "classic"])
-def test_the_second_build_sends_no_contents(
+def test_a_second_build_sends_no_contents(
     engine: Engine, tmp_path: Path, transfers: list[mobysession.services.filesync.FileSync], driver: str
 ) -> None:
     """An unchanged context is compared and not sent again, and every step of the Dockerfile comes from the cache."""
     dockerfile = "FROM mobysession-base\nCOPY . /all\nRUN wc -c < /all/large > /size\n"
     context = make_context(tmp_path / "context", dockerfile, {"large": b"x" * 300_000, "small": driver})
     first, second = (build_image(engine, context, driver=driver) for _ in range(2))
-    sent = [sum(transfer.report.sent_bytes for transfer in files.transfers) for files in transfers]
-    assert sent[0] >= 300_000
-    assert sent[1] == 0
+    # The Dockerfile comes in a transfer of its own, for which newer engines keep no earlier copy.
+    sent = [_context_bytes(files) for files in transfers]
+    assert sent == [300_000 + len(driver) + len(dockerfile), 0]
     assert _uncached(first) == 2
     assert _uncached(second) == 0
     assert first.image_id == second.image_id
+
+
+def _context_bytes(files: mobysession.services.filesync.FileSync) -> int:
+    """Count the bytes of file contents that were sent for the build context."""
+    reports = [transfer.report.progress for transfer in files.transfers if transfer.dir_name == "context"]
+    return sum(report.sent_bytes for report in reports)
 
 
 def _uncached(result: BuildResult) -> int:

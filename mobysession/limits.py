@@ -44,6 +44,9 @@ MAX_FRAME: Final = 1 * MIB
 STREAM_WINDOW: Final = 4 * MIB
 #: The same for a whole connection.
 CONNECTION_WINDOW: Final = 16 * MIB
+#: Bytes of messages that no handler has taken, of all calls of a connection, above which the connection's window stays
+#: shut. Ours: sixteen calls that nobody reads, each with a full window, and the others still go on.
+MAX_UNREAD: Final = 64 * MIB
 #: Bytes that a bulk stream may hand to the socket before other streams get their turn.
 SLICE: Final = 64 * KIB
 #: Bytes handed to the socket in one go: what a small answer may have to wait for, besides the socket's own buffer.

@@ -1,4 +1,4 @@
-"""``python -m integration.bench``: measure, and print the table row by row. Needs what ``integration.prepare`` makes."""
+"""``python -m integration.bench``: measure and print the table row by row. Needs what ``integration.prepare`` makes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--engine", default=DEFAULT_ENGINE, metavar="ID", help=f"which engine [{DEFAULT_ENGINE}]")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of the slow rows [5]")
     parser.add_argument("--row", action="append", metavar="TEXT", help="only rows whose title contains it")
-    parser.add_argument("--data", type=Path, metavar="DIR", help=f"where engine and contexts live [{MEMORY}, if it has room]")
+    parser.add_argument("--data", type=Path, metavar="DIR", help=f"for engine and contexts [{MEMORY}, if it has room]")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     return parser.parse_args(arguments)
 

@@ -1,6 +1,7 @@
 """The two clients that are compared, each with a configuration folder of its own.
 
-The folder holds the identity under which an engine finds a client's earlier copy of a directory: neither gets the other's.
+The folder holds the identity under which an engine finds a client's earlier copy of a directory: neither gets that of
+the other.
 """
 
 from __future__ import annotations

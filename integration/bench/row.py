@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from integration.bench.context import BIG_FILE, SMALL_FILE_BYTES, make_big, make_many, make_trivial
 from integration.bench.sample import medians
 from mobysession.errors import EngineError
-from mobysession.testing.engine import engine_request
+from mobysession.testing.engine_api import engine_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

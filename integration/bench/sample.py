@@ -1,18 +1,18 @@
 """One run of a program, measured from outside: from before its start to its end, with all its children.
 
 Memory is the largest process of the run, not their sum: that is what ``wait4`` knows, and it flatters the client that
-has more processes. A child inherits the peak of whoever started it, so that whoever measures has to stay small.
+has more processes.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import resource
 import signal
 import subprocess
-import threading
-import time
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,13 @@ from mobysession.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 __all__ = ["Sample", "medians", "run_measured"]
 
 RUN_TIMEOUT = 120.0
 """Seconds until a run counts as hung; the slowest takes ten on a small machine."""
+
+_STOPWATCH = (sys.executable, "-I", "-S", str(Path(__file__).with_name("stopwatch.py")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,27 +54,29 @@ def medians(samples: Sequence[Sample]) -> Sample:
 
 
 def run_measured(argv: Sequence[str], environment: Mapping[str, str], output: Path) -> Sample:
-    """Run a program to its end; all it says goes to the file ``output``.
+    """Run a program, named by its path, to its end; all it says goes to the file ``output``.
 
     Raises: EngineError (peer): it failed, or hung and was killed; the end of what it said is the hint.
     """
-    with output.open("wb") as log:
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
-        )
-        watchdog = threading.Timer(RUN_TIMEOUT, os.killpg, (process.pid, signal.SIGKILL))
-        watchdog.start()
+    with (
+        output.open("wb") as log,
+        subprocess.Popen(
+            [*_STOPWATCH, *argv],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd="/",
+            start_new_session=True,
+        ) as stopwatch,
+    ):
         try:
-            _, status, usage = os.wait4(process.pid, 0)
-        finally:
-            watchdog.cancel()
-        wall = time.perf_counter() - started
-    # It was waited for behind its back; told so, it does not try again.
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+            told, _ = stopwatch.communicate(timeout=RUN_TIMEOUT)
+        except BaseException:
+            os.killpg(stopwatch.pid, signal.SIGKILL)
+            raise
+    figures = json.loads(told or "{}")
+    if figures.pop("status", None) != 0:
         words = output.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
-        raise EngineError(f"{argv[0]} ended with {process.returncode}", hint="\n".join(words))
-    if usage.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
-        raise EngineError("the benchmark itself uses more memory than what it measures, and cannot see its peak")
-    return Sample(wall=wall, cpu=usage.ru_utime + usage.ru_stime, peak=usage.ru_maxrss * 1024)
+        raise EngineError(f"{' '.join(argv)} failed", hint="\n".join(words))
+    return Sample(**figures)

@@ -15,7 +15,7 @@ TARGET_PEAK = 1.0
 
 MIB = 1024 * 1024
 
-HEADER = f"{'mobysession / buildx':24}  {'wall':>5} {'CPU':>5} {'peak':>5}  {'target':8}  medians: wall s, CPU s, peak MiB"
+HEADER = f"{'mobysession / buildx':24}   wall   CPU  peak  {'target':10}  medians: wall s, CPU s, peak MiB"
 
 
 def format_row(title: str, ours: Sample, theirs: Sample) -> str:
@@ -25,7 +25,7 @@ def format_row(title: str, ours: Sample, theirs: Sample) -> str:
         f"{ours.wall:.2f} / {theirs.wall:.2f}, {ours.cpu:.2f} / {theirs.cpu:.2f}, "
         f"{ours.peak / MIB:.0f} / {theirs.peak / MIB:.0f}"
     )
-    return f"{title:24}  {ratios}  {', '.join(misses(ours, theirs)) or 'met':8}  {medians}"
+    return f"{title:24}  {ratios}  {', '.join(misses(ours, theirs)) or 'met':10}  {medians}"
 
 
 def misses(ours: Sample, theirs: Sample) -> list[str]:

@@ -105,7 +105,9 @@ def make_result(
     digest = response.get("containerimage.digest", "")
     steps = tuple(StepResult(step.name, step.cached, step.duration() / 10**9) for step in status.steps)
     return BuildResult(
-        image_id=response.get("containerimage.config.digest") or digest,
+        # With images in containerd the engine calls an image by its manifest, and does not find it by its configuration;
+        # with images in a graph driver the exporter names the configuration here, which is the ID then.
+        image_id=digest or response.get("containerimage.config.digest", ""),
         digest=digest,
         tags=tags,
         ref=ref,

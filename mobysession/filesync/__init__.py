@@ -5,16 +5,20 @@ A tree is a `Source`; `Directory` is one.
 """
 
 from mobysession.filesync.directory import Directory
+from mobysession.filesync.receiver import Differ, ReceiveReport, receive_tree
 from mobysession.filesync.sender import PacketStream, TransferProgress, TransferReport, send_tree
 from mobysession.filesync.source import Content, Entry, Source
 
 __all__ = [
     "Content",
+    "Differ",
     "Directory",
     "Entry",
     "PacketStream",
+    "ReceiveReport",
     "Source",
     "TransferProgress",
     "TransferReport",
+    "receive_tree",
     "send_tree",
 ]

@@ -51,12 +51,12 @@ class _Open:
 
     __slots__ = ("entries", "entry", "entry_id", "excluded", "included", "parent", "prefix")
 
-    def __init__(self, parent: _Open | None, prefix: bytes, entry: Entry | None, entries: Iterator[Entry]) -> None:
+    def __init__(self, parent: _Open | None, prefix: bytes, entry: Entry | None) -> None:
         self.parent = parent
         self.prefix = prefix
         self.entry = entry
         self.entry_id: int | None = ROOT if parent is None else None
-        self.entries = entries
+        self.entries: Iterator[Entry] | None = None
         self.included: MatchInfo | None = None
         self.excluded: MatchInfo | None = None
 
@@ -90,7 +90,7 @@ class Walk:
         Raises:
             ContextError: a directory or an entry cannot be read, or is not any more what it was; the user must act.
         """
-        stack = [_Open(None, b"", None, self._source.entries(b""))]
+        stack = [_Open(None, b"", None)]
         deadline, visited = time.monotonic() + _BATCH_SECONDS, 0
         while stack:
             entry = self._next(stack[-1])
@@ -109,6 +109,8 @@ class Walk:
 
     def _next(self, directory: _Open) -> Entry | None:
         try:
+            if directory.entries is None:
+                directory.entries = self._source.entries(directory.path)
             return next(directory.entries, None)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and directory.parent is not None:
@@ -136,7 +138,7 @@ class Walk:
                 return None
         if not is_directory:
             return None
-        inner = _Open(directory, path + b"/", entry, self._source.entries(path))
+        inner = _Open(directory, path + b"/", entry)
         inner.entry_id, inner.included, inner.excluded = entry_id, included, excluded
         return inner
 

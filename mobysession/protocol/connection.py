@@ -13,6 +13,7 @@ the window back, the end of a call gives back what nobody took, so that a dead c
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import h2.config
@@ -20,12 +21,14 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
+import h2.frame_buffer
 import h2.settings
 
 from mobysession import limits
 from mobysession.errors import LocalProtocolError, RemoteProtocolError, RpcError, StatusCode
 from mobysession.protocol import events
-from mobysession.protocol.framing import MessageReader, encode_messages
+from mobysession.protocol.framing import PREFIX_SIZE, MessageReader, encode_chunks
+from mobysession.protocol.headers import is_malformed, refuse_request
 from mobysession.protocol.metadata import decode_metadata, encode_metadata
 from mobysession.protocol.outbox import Outbox
 from mobysession.protocol.status import parse_status, serialize_status, status_from_http
@@ -44,6 +47,28 @@ _ENCODINGS = ("identity", "gzip")
 _ACCEPT = (b"grpc-accept-encoding", b"identity, gzip")
 _USER_AGENT = (b"user-agent", b"grpc-python-mobysession/1")
 _DEFAULT_WINDOW = 65_535
+
+
+class _Machine(h2.connection.H2ConnectionStateMachine):  # type: ignore[misc,unused-ignore]  # h2 is typed, its stubs vary
+    """h2's connection states, but open after a GOAWAY: calls in flight go on to their ends (RFC 9113 section 6.8)."""
+
+    def process_input(self, input_: h2.connection.ConnectionInputs) -> list[Any]:
+        if input_ is h2.connection.ConnectionInputs.RECV_GOAWAY:
+            return []
+        return super().process_input(input_)
+
+
+class _Frames(h2.frame_buffer.FrameBuffer):
+    """h2's frame parser, without the hexadecimal copy of every frame that h2 makes for a log nobody reads."""
+
+    def __next__(self) -> Any:
+        frame = super().__next__()
+        frame._body_repr = _no_body  # type: ignore[method-assign]  # what repr(frame) calls, its only use
+        return frame
+
+
+def _no_body() -> str:
+    return ""
 
 
 class _Call:
@@ -71,7 +96,7 @@ class _Call:
         self.compress = False
         #: Flow-controlled bytes received and not yet acknowledged.
         self.owed = 0
-        #: Bytes of whole messages that were reported and not yet consumed.
+        #: Bytes of whole messages, with their prefixes, that were reported and not yet consumed.
         self.held = 0
         #: Client: the status of a response that is HTTP, not gRPC.
         self.status: tuple[StatusCode, str] | None = None
@@ -91,13 +116,26 @@ class GrpcConnection:
             h2.config.H2Configuration(
                 client_side=client_side,
                 header_encoding=None,
+                # See `mobysession.protocol.headers`.
+                validate_inbound_headers=False,
                 validate_outbound_headers=False,
                 normalize_outbound_headers=False,
             )
         )
+        self._h2.state_machine = _Machine()
+        self._h2.incoming_buffer = _Frames(server=not client_side)
         self._calls: dict[int, _Call] = {}
         self._outbox = Outbox()
+        #: Nothing more may be sent, or nothing more can be understood.
         self._terminated = False
+        #: The peer takes no new calls.
+        self._refused = False
+        #: Bytes for the peer that h2 must not forget, as it does when a GOAWAY arrives.
+        self._early = b""
+        #: Flow-controlled bytes not yet given back to the connection's window.
+        self._owed = 0
+        #: Bytes of messages, of all calls, that were reported and not yet consumed.
+        self._unread = 0
         self._events: list[events.Event] = []
         self._handlers: dict[type[h2.events.Event], Callable[[Any], None]] = {
             h2.events.RequestReceived: self._on_request,
@@ -123,12 +161,15 @@ class GrpcConnection:
         Raises:
             RemoteProtocolError: the connection is broken; flush what `data_to_send` has (a GOAWAY) and close.
         """
+        if self._terminated:
+            return []
+        self._early += self._h2.data_to_send()
         try:
             happened = self._h2.receive_data(bytes(data))
         except h2.exceptions.ProtocolError as error:
             self._terminated = True
             raise RemoteProtocolError(
-                f"the other side broke HTTP/2: {error or type(error).__name__}", error_code=int(error.error_code)
+                f"the other side broke HTTP/2: {str(error) or type(error).__name__}", error_code=int(error.error_code)
             ) from error
         for event in happened:
             handler = self._handlers.get(type(event))
@@ -149,12 +190,20 @@ class GrpcConnection:
             if turn is None:
                 break
             budget -= self._send_some(*turn)
-        return self._h2.data_to_send()
+        early, self._early = self._early, b""
+        return early + self._h2.data_to_send()
 
     def queued(self, stream_id: int) -> int:
         """Return the bytes of a call that wait to be sent; 0 for a call that is over."""
         queue = self._outbox.streams.get(stream_id)
         return queue.size if queue is not None else 0
+
+    @property
+    def has_queued(self) -> bool:
+        """True while a call has messages, or its end, waiting for the peer's window or for `data_to_send`."""
+        return not self._terminated and any(
+            queue.size or queue.ending is not None for queue in self._outbox.streams.values()
+        )
 
     @property
     def terminated(self) -> bool:
@@ -238,17 +287,24 @@ class GrpcConnection:
         except h2.exceptions.StreamClosedError:
             self._forget(stream_id)
 
+    def _refuse(self, stream_id: int) -> None:
+        self._reset_now(stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+        self._forget(stream_id)
+
     def _reset_now(self, stream_id: int, error_code: int) -> None:
-        try:
+        with suppress(h2.exceptions.StreamClosedError):
             self._h2.reset_stream(stream_id, error_code)
-        except h2.exceptions.StreamClosedError:
-            return
 
     # -- calls that the peer opened ------------------------------------------------------------------------------------
 
     def send_initial_metadata(self, stream_id: int, metadata: Sequence[tuple[str, str | bytes]] = ()) -> None:
-        """Begin the response to a call, with ``metadata``; only once and before the first message."""
-        call = self._open(stream_id)
+        """Begin the response to a call, with ``metadata``; only once and before the first message.
+
+        Nothing happens on a call that is over.
+        """
+        call = self._calls.get(stream_id)
+        if call is None or self._terminated:
+            return
         if call.headers_sent:
             raise LocalProtocolError("the initial metadata of this call was sent already")
         fields = [*_RESPONSE, *encode_metadata(metadata)] if metadata else [*_RESPONSE]
@@ -270,16 +326,16 @@ class GrpcConnection:
         calls with `compress_answers`.
         """
         call = self._calls.get(stream_id)
-        if call is None:
+        if call is None or self._terminated:
             return
         queue = self._outbox.queue(stream_id)
         if queue.ending is not None or call.local_ended:
             raise LocalProtocolError("this side of the call has ended; no message can follow")
         if not call.headers_sent:
             self.send_initial_metadata(stream_id)
-        data = encode_messages(messages, compress=compress and call.compress)
-        if data:
-            queue.append(data)
+        for chunk in encode_chunks(messages, compress=compress and call.compress):
+            queue.append(chunk)
+        if queue.size:
             self._outbox.line_up(queue)
 
     def send_trailers(
@@ -327,9 +383,11 @@ class GrpcConnection:
             _USER_AGENT,
             _ACCEPT,
         ]
-        if timeout is not None:
+        if timeout is not None and timeout != float("inf"):
             fields.append((b"grpc-timeout", format_timeout(timeout).encode("ascii")))
         fields.extend(encode_metadata(metadata))
+        if self._refused or self._terminated:
+            raise RpcError(StatusCode.UNAVAILABLE, "the other side is ending the connection", method=method)
         try:
             stream_id: int = self._h2.get_next_available_stream_id()
             self._h2.send_headers(stream_id, fields)
@@ -360,16 +418,19 @@ class GrpcConnection:
                 self._reset_now(stream_id, error_code)
             self._forget(stream_id)
 
-    def consumed(self, stream_id: int, size: int) -> None:
-        """Give ``size`` bytes of messages, without their prefixes' 5 bytes each, back to the peer's window."""
+    def consumed(self, stream_id: int, messages: Sequence[Buffer]) -> None:
+        """Give the bytes of ``messages``, which were reported, back to the peer's window."""
         call = self._calls.get(stream_id)
         if call is not None:
+            size = _weight(messages)
             call.held -= size
-            self._acknowledge(stream_id, call)
+            self._unread -= size
+            self._give_back(stream_id, call)
 
     def ping(self, payload: bytes) -> None:
         """Send a PING with 8 bytes of ``payload``; it comes back as `PingAcknowledged`."""
-        self._h2.ping(payload)
+        if not self._terminated:
+            self._h2.ping(payload)
 
     def close(self, error_code: int = 0, debug_data: bytes = b"") -> None:
         """Queue a GOAWAY. Nothing is sent after it; calls that are open are cut off."""
@@ -377,24 +438,32 @@ class GrpcConnection:
             self._terminated = True
             self._h2.close_connection(error_code, debug_data or None)
 
-    def _open(self, stream_id: int) -> _Call:
-        try:
-            return self._calls[stream_id]
-        except KeyError:
-            raise LocalProtocolError(f"call {stream_id} is over") from None
-
     def _forget(self, stream_id: int) -> None:
         call = self._calls.pop(stream_id, None)
         self._outbox.drop(stream_id)
-        if call is not None and call.owed and not self._terminated:
-            self._h2.acknowledge_received_data(call.owed, stream_id)
-            call.owed = 0
+        if call is not None:
+            self._unread -= call.held
+            self._give_back_connection()
 
-    def _acknowledge(self, stream_id: int, call: _Call) -> None:
+    def _give_back(self, stream_id: int, call: _Call) -> None:
+        """Open the peer's windows again, as far as it has filled them with bytes that were taken.
+
+        Half a window at a time, because each opening is a frame. A stream's window waits for the handler. That of the
+        connection does not, or one call that is never read would starve all others; not until more is unread than memory
+        should hold.
+        """
         size = call.owed - max(0, call.held)
-        if size > 0 and not self._terminated:
+        if size >= limits.STREAM_WINDOW // 2 and not call.remote_ended and not self._terminated:
             call.owed -= size
-            self._h2.acknowledge_received_data(size, stream_id)
+            # The stream may have ended further on in the bytes that are being handled; then nobody waits for its window.
+            with suppress(h2.exceptions.StreamClosedError):
+                self._h2.increment_flow_control_window(size, stream_id)
+        self._give_back_connection()
+
+    def _give_back_connection(self) -> None:
+        if self._owed >= limits.CONNECTION_WINDOW // 2 and self._unread <= limits.MAX_UNREAD and not self._terminated:
+            self._h2.increment_flow_control_window(self._owed)
+            self._owed = 0
 
     # -- h2's events ---------------------------------------------------------------------------------------------------
 
@@ -403,7 +472,10 @@ class GrpcConnection:
         headers = event.headers
         fields = dict(headers)
         call = self._calls[stream_id] = _Call()
-        refusal = _refuse_request(fields)
+        if is_malformed(headers, "request"):
+            self._refuse(stream_id)
+            return
+        refusal = refuse_request(fields)
         if refusal is not None:
             self._answer_now(stream_id, refusal)
             return
@@ -430,8 +502,11 @@ class GrpcConnection:
         if call is None:
             return
         headers = event.headers
+        if is_malformed(headers, "response"):
+            self._fail(event.stream_id, RpcError(StatusCode.INTERNAL, "the answer begins with malformed headers"))
+            return
         fields = dict(headers)
-        http_status = int(fields.get(b":status", b"0"))
+        http_status = int(fields[b":status"]) if fields[b":status"].isdigit() else 0
         content_type = fields.get(b"content-type", b"")
         if http_status != 200 or not content_type.startswith(b"application/grpc"):
             code = status_from_http(http_status)
@@ -446,7 +521,9 @@ class GrpcConnection:
         call = self._calls.get(event.stream_id)
         if call is None:
             return
-        if self.client_side:
+        if is_malformed(event.headers, "trailers"):
+            self._fail(event.stream_id, RpcError(StatusCode.INTERNAL, "the call ends with malformed trailers"))
+        elif self.client_side:
             self._end_call(event.stream_id, call, event.headers)
 
     def _end_call(self, stream_id: int, call: _Call, headers: list[tuple[bytes, bytes]]) -> None:
@@ -455,6 +532,8 @@ class GrpcConnection:
         if status is None:
             code, message = call.status or (StatusCode.UNKNOWN, "the call ended without a grpc-status")
             status = code, message, b""
+        elif status[0] is StatusCode.OK and call.reader.buffered:
+            status = StatusCode.INTERNAL, f"the answer ended {call.reader.buffered} bytes into a message", b""
         if not call.local_ended:
             self._reset_now(stream_id, h2.errors.ErrorCodes.CANCEL)
         self._forget(stream_id)
@@ -463,24 +542,25 @@ class GrpcConnection:
     def _on_data(self, event: h2.events.DataReceived) -> None:
         stream_id = event.stream_id
         size = event.flow_controlled_length or 0
+        self._owed += size
         call = self._calls.get(stream_id)
         if call is None:
-            self._h2.acknowledge_received_data(size, stream_id)
+            self._give_back_connection()
             return
         call.owed += size
-        if call.status is not None:
-            # The body of an answer that is not gRPC says nothing we could decode.
-            self._acknowledge(stream_id, call)
-            return
-        try:
-            messages = call.reader.receive_data(event.data or b"")
-        except RpcError as error:
-            self._fail(stream_id, error)
-            return
-        if messages:
-            call.held += sum(map(len, messages))
-            self._events.append(events.MessagesReceived(stream_id, messages))
-        self._acknowledge(stream_id, call)
+        if call.status is None:
+            try:
+                messages = call.reader.receive_data(event.data or b"")
+            except RpcError as error:
+                self._fail(stream_id, error)
+                return
+            if messages:
+                weight = _weight(messages)
+                call.held += weight
+                self._unread += weight
+                self._events.append(events.MessagesReceived(stream_id, messages))
+        # Else the body of an answer that is not gRPC, which says nothing we could decode.
+        self._give_back(stream_id, call)
 
     def _fail(self, stream_id: int, error: RpcError) -> None:
         """End a call whose peer sent what cannot be read: a server answers, a client gives up."""
@@ -545,22 +625,19 @@ class GrpcConnection:
         self._events.append(events.PingAcknowledged(event.ping_data or b""))
 
     def _on_terminated(self, event: h2.events.ConnectionTerminated) -> None:
-        # h2 sends nothing more once it has read a GOAWAY.
-        self._terminated = True
-        self._events.append(
-            events.GoAwayReceived(int(event.error_code or 0), event.last_stream_id or 0, event.additional_data or b"")
-        )
+        self._refused = True
+        error_code, last_stream_id = int(event.error_code or 0), event.last_stream_id or 0
+        self._events.append(events.GoAwayReceived(error_code, last_stream_id, event.additional_data or b""))
+        if error_code:
+            self._terminated = True
+        elif self.client_side:
+            for stream_id in [stream_id for stream_id in self._calls if stream_id > last_stream_id]:
+                self._forget(stream_id)
+                self._events.append(events.CallReset(stream_id, int(h2.errors.ErrorCodes.REFUSED_STREAM)))
 
 
-def _refuse_request(fields: dict[bytes, bytes]) -> list[tuple[bytes, bytes]] | None:
-    if fields.get(b":method") != b"POST":
-        return [(b":status", b"405"), (b"allow", b"POST")]
-    content_type = fields.get(b"content-type", b"")
-    if content_type != b"application/grpc" and not content_type.startswith(
-        (b"application/grpc+", b"application/grpc;")
-    ):
-        return [(b":status", b"415")]
-    return None
+def _weight(messages: Sequence[Buffer]) -> int:
+    return sum(map(len, messages)) + PREFIX_SIZE * len(messages)
 
 
 def _metadata(headers: list[tuple[bytes, bytes]]) -> list[tuple[str, str | bytes]]:

@@ -16,12 +16,16 @@ from mobysession.limits import MAX_MESSAGE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Buffer", "MessageReader", "encode_messages"]
+__all__ = ["PREFIX_SIZE", "Buffer", "MessageReader", "encode_chunks", "encode_messages"]
 
 Buffer = bytes | bytearray | memoryview
 
 _PREFIX = Struct(">BL")
-_PREFIX_SIZE = _PREFIX.size
+PREFIX_SIZE = _PREFIX.size
+#: Bytes of a message from which on it is cheaper to pass it on than to copy it together with its neighbours.
+_LARGE = 4096
+#: Messages of the largest size that the bytes of one receive may inflate to.
+_MAX_INFLATED = 2
 #: zlib's window bits for a gzip wrapper.
 _GZIP = 31
 
@@ -35,6 +39,25 @@ def encode_messages(messages: Sequence[Buffer], *, compress: bool = False) -> by
         parts.append(pack(compress, len(body)))
         parts.append(body)
     return b"".join(parts)
+
+
+def encode_chunks(messages: Sequence[Buffer], *, compress: bool = False) -> list[Buffer]:
+    """Return the same bytes as `encode_messages` in pieces, in which large messages are the objects that were given."""
+    if compress:
+        return [encode_messages(messages, compress=True)]
+    chunks: list[Buffer] = []
+    small = bytearray()
+    for message in messages:
+        size = len(message)
+        small += _PREFIX.pack(False, size)
+        if size < _LARGE:
+            small += message
+        else:
+            chunks += (small, message)
+            small = bytearray()
+    if small:
+        chunks.append(small)
+    return chunks
 
 
 class MessageReader:
@@ -66,7 +89,10 @@ class MessageReader:
         if not buffer:
             return self._whole_or_buffer(data)
         buffer += data
-        messages, consumed = self._cut(memoryview(bytes(buffer))) if self._complete(buffer) else ([], 0)
+        if not self._complete(buffer):
+            return []
+        with memoryview(buffer) as view:
+            messages, consumed = self._cut(view)
         del buffer[:consumed]
         return messages
 
@@ -82,22 +108,27 @@ class MessageReader:
         return messages
 
     def _complete(self, buffer: bytearray) -> bool:
-        if len(buffer) < _PREFIX_SIZE:
+        if len(buffer) < PREFIX_SIZE:
             return False
-        return len(buffer) >= _PREFIX_SIZE + self._length(buffer, 0)[1]
+        return len(buffer) >= PREFIX_SIZE + self._length(buffer, 0)[1]
 
     def _cut(self, view: memoryview) -> tuple[list[bytes], int]:
         messages: list[bytes] = []
-        offset = 0
+        offset = inflated = 0
         end = len(view)
-        while end - offset >= _PREFIX_SIZE:
+        while end - offset >= PREFIX_SIZE:
             flag, length = self._length(view, offset)
-            start = offset + _PREFIX_SIZE
+            start = offset + PREFIX_SIZE
             if end - start < length:
                 break
             offset = start + length
             body = bytes(view[start:offset])
-            messages.append(self._decompress(body) if flag else body)
+            if flag:
+                body = self._decompress(body)
+                inflated += len(body)
+                if inflated > _MAX_INFLATED * self._limit:
+                    raise RpcError(StatusCode.RESOURCE_EXHAUSTED, f"messages inflate to {inflated} bytes at once")
+            messages.append(body)
         return messages, offset
 
     def _length(self, buffer: Buffer, offset: int) -> tuple[int, int]:

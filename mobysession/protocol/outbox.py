@@ -21,25 +21,45 @@ __all__ = ["Outbox", "StreamQueue"]
 class StreamQueue:
     """What one stream still has to send: chunks of bytes, then perhaps its end."""
 
-    __slots__ = ("chunks", "ending", "offset", "size", "stream_id", "waiting")
+    __slots__ = ("chunks", "ending", "offset", "size", "stream_id", "total", "waiting")
 
     def __init__(self, stream_id: int) -> None:
         self.stream_id = stream_id
         self.chunks: deque[memoryview] = deque()
         self.offset = 0
         self.size = 0
+        #: Bytes queued in all the stream's life.
+        self.total = 0
         #: None: goes on; empty: END_STREAM; else the trailers to end with.
         self.ending: list[tuple[bytes, bytes]] | None = None
         #: True while the stream stands in one of the two lines of the outbox.
         self.waiting = False
 
+    @property
+    def bulk(self) -> bool:
+        """True once more than a small answer was queued; from then on, so that its last bytes overtake nobody."""
+        return self.total > SMALL_ANSWER and self.size > 0
+
     def append(self, data: Buffer) -> None:
         """Queue ``data``; it must not be changed afterwards."""
-        self.chunks.append(memoryview(data))
-        self.size += len(data)
+        if data:
+            self.chunks.append(memoryview(data))
+            self.size += len(data)
+            self.total += len(data)
 
-    def take(self, limit: int) -> memoryview:
-        """Remove and return at most ``limit`` bytes from the front, without copying."""
+    def take(self, limit: int) -> bytes | memoryview:
+        """Remove and return at most ``limit`` bytes from the front, copied only where they were queued in pieces."""
+        piece = self._take_piece(limit)
+        if len(piece) == limit or not self.chunks:
+            return piece
+        pieces: list[memoryview] = [piece]
+        missing = limit - len(piece)
+        while missing and self.chunks:
+            pieces.append(self._take_piece(missing))
+            missing -= len(pieces[-1])
+        return b"".join(pieces)
+
+    def _take_piece(self, limit: int) -> memoryview:
         chunk = self.chunks[0]
         piece = chunk[self.offset : self.offset + limit]
         self.size -= len(piece)
@@ -66,20 +86,25 @@ class Outbox:
         return queue
 
     def line_up(self, queue: StreamQueue) -> None:
-        """Let ``queue`` stand in line, in the one its size says, unless it stands already."""
+        """Let ``queue`` stand in line, in the one for its kind, unless it stands already."""
         if not queue.waiting:
             queue.waiting = True
-            (self._small if queue.size <= SMALL_ANSWER else self._bulk).append(queue)
+            (self._bulk if queue.bulk else self._small).append(queue)
 
     def next(self) -> tuple[StreamQueue, bool] | None:
         """Take the next stream out of line; True marks bulk. Who has more to send lines up again, at the end."""
-        bulk = not self._small
-        line = self._bulk if bulk else self._small
-        if not line:
+        while self._small:
+            queue = self._small.popleft()
+            if not queue.bulk:
+                queue.waiting = False
+                return queue, False
+            # It has grown while it stood here.
+            self._bulk.append(queue)
+        if not self._bulk:
             return None
-        queue = line.popleft()
+        queue = self._bulk.popleft()
         queue.waiting = False
-        return queue, bulk
+        return queue, True
 
     def drop(self, stream_id: int) -> None:
         """Forget a stream and what it had queued."""

@@ -11,8 +11,10 @@ the connection would be garbage.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
@@ -31,6 +33,9 @@ __all__ = ["Call", "Connection"]
 
 _log = logging.getLogger("mobysession.rpc")
 
+#: Messages that one call may queue before others get their turn.
+_SHARED_TURN = 32
+
 
 class Call:
     """One gRPC call on a connection: an inbox of messages, and a way to queue answers."""
@@ -42,13 +47,14 @@ class Call:
         self.bytes_received = 0
         self.bytes_sent = 0
         self._connection = connection
-        self._inbox: list[bytes] = []
+        self._inbox: deque[bytes] = deque()
         self._arrived = trio.lowlevel.ParkingLot()
         self._drained = trio.lowlevel.ParkingLot()
         #: The peer sends no more messages.
         self._peer_ended = False
         #: Why the call is over before its time.
         self._failure: MobysessionError | None = None
+        self._sent_without_yielding = 0
 
     async def receive_batch(self) -> list[bytes]:
         """Return every message that has arrived, waiting for at least one; empty when the peer sends no more.
@@ -65,7 +71,8 @@ class Call:
             if self._peer_ended:
                 return []
             await self._arrived.park()
-        messages, self._inbox = self._inbox, []
+        messages = list(self._inbox)
+        self._inbox.clear()
         self._consumed(messages)
         await trio.lowlevel.cancel_shielded_checkpoint()
         return messages
@@ -79,7 +86,7 @@ class Call:
             if self._peer_ended:
                 return None
             await self._arrived.park()
-        message = self._inbox.pop(0)
+        message = self._inbox.popleft()
         self._consumed([message])
         await trio.lowlevel.cancel_shielded_checkpoint()
         return message
@@ -90,15 +97,25 @@ class Call:
         Their bytes must not be changed afterwards. What the peer's flow control holds back waits in the queue.
         ``compress`` takes effect on calls whose answers are compressed.
 
-        Cancel: the messages are queued all the same.
+        Several small batches in a row may share one turn of the loop, and leave in one frame.
+
+        Cancel: the messages are queued, unless the cancellation came first.
+
+        Raises:
+            RpcError: the call failed or was cancelled.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._failure is not None:
             raise self._failure
         core = self._connection.core
         self.bytes_sent += sum(map(len, messages))
         core.send_messages(self.stream_id, messages, compress=compress)
         self._connection.wake_writer()
-        await trio.lowlevel.checkpoint()
+        self._sent_without_yielding += len(messages)
+        queued = core.queued(self.stream_id)
+        if queued > limits.SMALL_ANSWER or self._sent_without_yielding > _SHARED_TURN:
+            self._sent_without_yielding = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
         while core.queued(self.stream_id) > limits.SEND_QUEUE:
             await self._drained.park()
             if self._failure is not None:
@@ -109,9 +126,8 @@ class Call:
         await self.send_batch((message,))
 
     def _consumed(self, messages: list[bytes]) -> None:
-        size = sum(map(len, messages))
-        self.bytes_received += size
-        self._connection.core.consumed(self.stream_id, size)
+        self.bytes_received += sum(map(len, messages))
+        self._connection.core.consumed(self.stream_id, messages)
         self._connection.wake_writer()
 
     # -- what the connection tells ------------------------------------------------------------------------------------
@@ -125,6 +141,7 @@ class Call:
         """Take the news that the peer sends no more."""
         self._peer_ended = True
         self._arrived.unpark_all()
+        self._drained.unpark_all()
 
     def fail(self, failure: MobysessionError) -> None:
         """Take the news that the call is over before its time; the first reason counts."""
@@ -154,8 +171,11 @@ class Connection(ABC):
         self._stream = stream
         self._wake = trio.Event()
         self._ending = False
+        #: Set when what is queued gets no more time.
+        self._impatient = False
         self._goaway: events.GoAwayReceived | None = None
         self._pings: dict[bytes, trio.Event] = {}
+        self._ping_numbers = itertools.count()
         self._scope = trio.CancelScope(shield=True)
 
     def wake_writer(self) -> None:
@@ -180,15 +200,23 @@ class Connection(ABC):
 
     async def finish(self) -> None:
         """Send what is queued, say GOAWAY and end `run`, all within `limits.GOODBYE_TIMEOUT`, also when cancelled."""
-        with trio.CancelScope(shield=True), trio.move_on_after(limits.GOODBYE_TIMEOUT):
+        with trio.CancelScope(shield=True):
             self._ending = True
             self.wake_writer()
-            await self.closed.wait()
+            with trio.move_on_after(limits.GOODBYE_TIMEOUT / 2):
+                await self.closed.wait()
+            # The peer does not open its window for what is queued; it may still read a goodbye.
+            self._impatient = True
+            self.wake_writer()
+            with trio.move_on_after(limits.GOODBYE_TIMEOUT / 2):
+                await self.closed.wait()
         self._scope.cancel()
 
     async def ping(self) -> float:
         """Return the round trip to the peer in seconds; RpcError UNAVAILABLE when the connection ends meanwhile."""
-        payload = len(self._pings).to_bytes(8, "big")
+        if self.closed.is_set():
+            raise RpcError(StatusCode.UNAVAILABLE, "the connection was closed before the ping")
+        payload = next(self._ping_numbers).to_bytes(8, "big")
         done = self._pings[payload] = trio.Event()
         started = trio.current_time()
         self.core.ping(payload)
@@ -226,6 +254,10 @@ class Connection(ABC):
                 return
             for event in happened:
                 self.handle(event)
+            if self.core.terminated and not self._ending:
+                # A GOAWAY with an error: no answer will come, whether the other side hangs up or not.
+                self._lost(None)
+                return
             self.wake_writer()
 
     async def _write_until_closed(self, scope: trio.CancelScope) -> None:
@@ -244,8 +276,9 @@ class Connection(ABC):
                 if self.core.terminated:
                     scope.cancel()
                     return
-                self.core.close()
-                continue
+                if self._impatient or not self.core.has_queued:
+                    self.core.close()
+                    continue
             self._wake = trio.Event()
             await self._wake.wait()
 

@@ -2,7 +2,7 @@
 
 A grpcio server only listens on ports; it cannot adopt a connection. The generated ``add_XServicer_to_server`` however
 needs nothing but an object with the two methods of `_Collector`, and gives it the names, shapes, codecs and functions
-of the service. Plain functions run in worker threads, ``async def`` on trio: what it awaits must be trio's, not asyncio's.
+of the service. Plain functions run in worker threads, ``async def`` on trio: what it awaits is trio's, not asyncio's.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from mobysession.concurrency import open_nursery
-from mobysession.errors import MobysessionError, RpcError, StatusCode
+from mobysession.concurrency import open_nursery, single_cause
+from mobysession.errors import LocalProtocolError, MobysessionError, RpcError, StatusCode
 from mobysession.protocol import events
 from mobysession.protocol.metadata import values
 from mobysession.rpc.connection import Call, Connection
@@ -71,6 +71,16 @@ class ServerCall(Call):
         self._connection.core.compress_answers(self.stream_id)
 
 
+class _Outcome(NamedTuple):
+    """How a call ends: what the peer is told, and the local failure behind it."""
+
+    code: StatusCode = StatusCode.OK
+    message: str = ""
+    details: bytes = b""
+    trailers: tuple[tuple[str, str | bytes], ...] = ()
+    error: BaseException | None = None
+
+
 class Server(Connection):
     """The methods of a registrar, served on one stream. Made by `open_server`."""
 
@@ -78,14 +88,14 @@ class Server(Connection):
         self,
         stream: trio.abc.Stream,
         registrar: Registrar,
-        nursery: trio.Nursery,
         *,
         on_call_started: Callable[[ServerCall], None] | None = None,
         on_call_ended: Callable[[ServerCall, StatusCode, str, BaseException | None], None] | None = None,
     ) -> None:
         super().__init__(stream, client_side=False)
         self._registrar = registrar
-        self._nursery = nursery
+        #: Where handlers run; None while none may be started.
+        self.nursery: trio.Nursery | None = None
         self._on_call_started = on_call_started
         self._on_call_ended = on_call_ended
         self._count = 0
@@ -119,34 +129,45 @@ class Server(Connection):
         if self._on_call_started is not None:
             self._on_call_started(call)
         if method is None:
-            self._end(call, StatusCode.UNIMPLEMENTED, f"unknown method {received.method}", b"", None)
-            return
-        self.calls[received.stream_id] = call
-        self._nursery.start_soon(self._serve, call, method)
+            self._end(call, _Outcome(StatusCode.UNIMPLEMENTED, f"unknown method {received.method}"))
+        elif self.nursery is None:
+            self._end(call, _Outcome(StatusCode.UNAVAILABLE, "the session is ending"))
+        else:
+            self.calls[received.stream_id] = call
+            self.nursery.start_soon(self._serve, call, method)
 
     async def _serve(self, call: ServerCall, method: Method) -> None:
-        code, message, details = StatusCode.CANCELLED, "the session ended", b""
-        error: BaseException | None = None
+        outcome = _Outcome(StatusCode.CANCELLED, "the session ended")
         answered = False
         try:
-            with call.scope:
-                code, message, details, error = await _run_handler(call, method)
+            try:
+                with call.scope:
+                    await method.handler(call)
+                outcome = _Outcome()
+            except Exception as error:
+                # Out here, because the scope takes the cancellations out of a group and lets the rest pass.
+                outcome = _outcome_of(call, error)
             if call.scope.cancelled_caught:
                 late = not call.cancelled_by_peer
                 code = StatusCode.DEADLINE_EXCEEDED if late else StatusCode.CANCELLED
                 message = "the deadline of the call has passed" if late else "the other side cancelled the call"
+                outcome = _Outcome(code, message, error=outcome.error)
             answered = True
         finally:
             self.calls.pop(call.stream_id, None)
             if not answered:
                 # What is queued for a call that we give up must not hold up the goodbye.
                 self.core.reset(call.stream_id)
-            self._end(call, code, message, details, error)
+            self._end(call, outcome)
 
-    def _end(
-        self, call: ServerCall, code: StatusCode, message: str, details: bytes, error: BaseException | None
-    ) -> None:
-        self.core.send_trailers(call.stream_id, code, message, details=details, metadata=call.trailing_metadata)
+    def _end(self, call: ServerCall, outcome: _Outcome) -> None:
+        code, message, details, trailers, error = outcome
+        metadata = (*call.trailing_metadata, *trailers)
+        try:
+            self.core.send_trailers(call.stream_id, code, message, details=details, metadata=metadata)
+        except LocalProtocolError as bad:
+            code, message, error = StatusCode.INTERNAL, bad.message, bad
+            self.core.send_trailers(call.stream_id, code, message)
         self.wake_writer()
         if code is not StatusCode.OK:
             _log.debug("%s ended with %s: %s", call.method, code.name, message)
@@ -154,19 +175,20 @@ class Server(Connection):
             self._on_call_ended(call, code, message, error)
 
 
-async def _run_handler(call: ServerCall, method: Method) -> tuple[StatusCode, str, bytes, BaseException | None]:
-    try:
-        await method.handler(call)
-    except RpcError as error:
-        return error.code, error.message, error.details, error.__cause__ or error
-    except MobysessionError as error:
-        return StatusCode.UNKNOWN, error.message, b"", error
-    except Exception as error:
-        _log.warning("the handler of %s failed with %s", call.method, type(error).__name__)
-        # Where, but not what: a stranger's exception may quote a secret.
-        _log.debug("it failed at\n%s", _Places(error))
-        return StatusCode.UNKNOWN, f"the handler of {call.method} failed with {type(error).__name__}", b"", error
-    return StatusCode.OK, "", b"", None
+def _outcome_of(call: ServerCall, error: BaseException) -> _Outcome:
+    if isinstance(error, BaseExceptionGroup):
+        error = single_cause(error) or error
+    if isinstance(error, RpcError):
+        # A success may be explained too; grpcio's servicers do that.
+        failure = None if error.code is StatusCode.OK else error.__cause__ or error
+        return _Outcome(error.code, error.message, error.details, error.trailers, failure)
+    if isinstance(error, MobysessionError):
+        return _Outcome(StatusCode.UNKNOWN, error.message, error=error)
+    text = f"the handler of {call.method} failed with {type(error).__name__}"
+    _log.warning("%s", text)
+    # Where, but not what: a stranger's exception may quote a secret.
+    _log.debug("it failed at\n%s", _Places(error))
+    return _Outcome(StatusCode.UNKNOWN, text, error=error)
 
 
 class _Places:
@@ -194,11 +216,17 @@ async def open_server(
     The callbacks are called in the loop and must not wait. At the end of the block running handlers are cancelled,
     their callers are told, and the stream is closed. A connection that ends before shows in ``closed`` and ``failure``.
     """
-    async with open_nursery() as pump, open_nursery() as handlers:
-        server = Server(stream, registrar, handlers, on_call_started=on_call_started, on_call_ended=on_call_ended)
+    async with open_nursery() as pump:
+        server = Server(stream, registrar, on_call_started=on_call_started, on_call_ended=on_call_ended)
         pump.start_soon(server.run)
         try:
-            yield server
+            async with open_nursery() as handlers:
+                server.nursery = handlers
+                try:
+                    yield server
+                finally:
+                    # The nursery closes when its last task ends, and the other side may call until the connection does.
+                    server.nursery = None
+                    handlers.cancel_scope.cancel()
         finally:
-            handlers.cancel_scope.cancel()
-            pump.start_soon(server.finish)
+            await server.finish()

@@ -28,6 +28,7 @@ __all__ = ["CallRecord", "FakeCaller"]
 _DIFF_COPY: Final = "/moby.filesync.v1.FileSync/DiffCopy"
 _GET_SECRET: Final = "/moby.buildkit.secrets.v1.Secrets/GetSecret"  # a method's name
 _CREDENTIALS: Final = "/moby.filesync.v1.Auth/Credentials"
+_TOKEN_AUTHORITY: Final = "/moby.filesync.v1.Auth/GetTokenAuthority"  # a method's name
 _CHECK: Final = "/grpc.health.v1.Health/Check"
 
 
@@ -84,11 +85,28 @@ class FakeCaller:
         answer = await self.unary(_CREDENTIALS, auth_pb2.CredentialsRequest(Host=host), auth_pb2.CredentialsResponse)
         return answer.Username, answer.Secret
 
+    async def token_authority(self, host: str, salt: bytes) -> bytes | None:
+        """Return the key by which the client signs for a registry itself; None when it leaves that to the daemon."""
+        name = host.encode()
+        # Field 1: host, field 2: salt; the answer's field 1: the key. Each is shorter than 128 bytes.
+        request = b"\x0a" + bytes((len(name),)) + name + b"\x12" + bytes((len(salt),)) + salt
+        try:
+            async with self.channel.open_call(_TOKEN_AUTHORITY) as call:
+                await call.send(request)
+                await call.end()
+                answer = await call.receive() or b""
+                await call.receive()
+        except RpcError as error:
+            self._record(_TOKEN_AUTHORITY, error.code, error.message)
+            if error.code in (StatusCode.UNIMPLEMENTED, StatusCode.UNAVAILABLE):
+                return None
+            raise
+        self._record(_TOKEN_AUTHORITY, StatusCode.OK)
+        return answer[2:]
+
     async def health(self, *, timeout: float | None = 30.0) -> None:
         """Ask for the session's health once, beside the schedule; RpcError when the check fails."""
-        await self.unary(
-            _CHECK, health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse, timeout=timeout
-        )
+        await self.unary(_CHECK, health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse, timeout=timeout)
 
     async def unary(
         self, method: str, request: Message, response: type[Response], *, timeout: float | None = None

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from mobysession.concurrency import open_nursery
-from mobysession.errors import RpcError
 from mobysession.testing.caller import FakeCaller
 from mobysession.testing.faults import FaultyStream
 from mobysession.testing.http_side import HttpSide, Refused
 from mobysession.testing.peer import open_peer
 
 if TYPE_CHECKING:
+    from mobysession.errors import RpcError
     from mobysession.testing.fake_daemon import FakeDaemon
     from mobysession.testing.faults import Faults
     from mobysession.testing.http_side import Request
@@ -53,7 +53,7 @@ class DaemonConnection:
         http, daemon = self._http, self._daemon
         self._check_version(request)
         match request.method, request.path:
-            case ("GET" | "HEAD"), "/_ping":
+            case (("GET" | "HEAD"), "/_ping"):
                 await http.ping()
             case "GET", "/version":
                 await http.answer_json(_version(daemon.api_version))
@@ -91,7 +91,9 @@ class DaemonConnection:
     async def _session(self, request: Request) -> None:
         daemon, faults = self._daemon, self._daemon.faults
         session_id = request.header(_EXPOSED + "uuid") or ""
-        stream = await self._upgrade(request, faults, status=400, taken=session_id if session_id in daemon.sessions else None)
+        stream = await self._upgrade(
+            request, faults, status=400, taken=session_id if session_id in daemon.sessions else None
+        )
         if stream is None:
             return
         async with open_peer(stream, gives_windows=not faults.slow_reader) as peer:

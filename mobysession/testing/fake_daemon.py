@@ -1,9 +1,10 @@
 """A daemon without containers: the half of the conversation that `dockerd` has, on a stream in memory or a unix socket.
 
-It registers the sessions that clients open, asks for their health on BuildKit's schedule and hangs up on the first failure,
-and calls them back when a test, or a build on ``POST /grpc`` or ``POST /build``, wants something. Builds run a script: by
-default one that fetches what a real engine would fetch and executes nothing. What it does was seen from engines 20.10.24,
-28.5.2 and one of API 1.56; where they differ it is as strict as the strictest, and answers like 28.5.2.
+It registers the sessions that clients open, asks for their health on BuildKit's schedule and hangs up on the first
+failure, and calls them back when a test, or a build on ``POST /grpc`` or ``POST /build``, wants something. Builds run
+a script: by default one that fetches what a real engine would fetch and executes nothing. What it does was seen from
+engines 20.10.24, 28.5.2 and one of API 1.56; where they differ it is as strict as the strictest, and answers like
+28.5.2.
 
 ::
 
@@ -34,11 +35,11 @@ from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.hijack import hijack
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from mobysession.testing.caller import FakeCaller
     from mobysession.testing.script import Script
+    from mobysession.testing.solver import Solver
 
 __all__ = ["FakeDaemon"]
 
@@ -96,7 +97,7 @@ class FakeDaemon:
         self._changed = trio.lowlevel.ParkingLot()
         self._stack = AsyncExitStack()
         self._nursery: trio.Nursery | None = None
-        self._solver: Any = None
+        self._solver: Solver | None = None
         self._connections: set[trio.CancelScope] = set()
 
     @classmethod
@@ -204,13 +205,12 @@ class FakeDaemon:
         self._changed.unpark_all()
 
     @property
-    def solver(self) -> Any:
+    def solver(self) -> Solver:
         """The Control API, made when the first build comes."""
         if self._solver is None:
             from mobysession.testing.solver import Solver
 
-            assert self._nursery is not None
-            self._solver = Solver(self, self._nursery)
+            self._solver = Solver(self)
         return self._solver
 
     def build_directory(self) -> str:

@@ -30,7 +30,9 @@ class Refusal:
 
     def content(self) -> bytes:
         """Return the body."""
-        return json.dumps({"message": self.message}).encode() + b"\n" if self.body is None else self.body
+        if self.body is not None:
+            return self.body
+        return json.dumps({"message": self.message}, separators=(",", ":")).encode() + b"\n"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The daemon's HTTP/1.1: what ``dockerd`` answers on its socket, to the byte where a client could care.
 
-A connection serves one request after the other until one of them takes it over: ``POST /session`` and ``POST /grpc`` end in a
-101 and belong to HTTP/2 from then on. As with the real one, whatever a client sent behind such a request before it had read
-the 101 is lost.
+A connection serves one request after the other until one of them takes it over: ``POST /session`` and ``POST /grpc``
+end in a 101 and belong to HTTP/2 from then on. As with the real one, whatever a client sent behind such a request
+before it had read the 101 is lost.
 
 Source: moby/moby daemon/server; moby/buildkit session/manager.go, HandleHTTPRequest; recordings of engines.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,7 +22,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["HttpSide", "Refused", "Request"]
+__all__ = ["compact_json", "HttpSide", "Refused", "Request"]
 
 _VERSIONED: Final = re.compile(r"^/v([0-9]+)\.([0-9]+)(?=/)")
 _READ: Final = 64 * 1024
@@ -95,24 +96,26 @@ class HttpSide:
         head = f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
         await self.stream.send_all(head.encode("ascii"))
 
-    async def answer(self, status: int, body: bytes, content_type: str, *more: tuple[str, str]) -> None:
+    async def answer(self, status: int, body: bytes, content_type: str) -> None:
         """Send a whole answer."""
-        length = 0 if self._head_only else len(body)
-        await self._start(status, content_type, ("Content-Length", str(length)), *more)
-        data = b"" if self._head_only else self._h11.send(h11.Data(data=body))
-        await self.stream.send_all((data or b"") + (self._h11.send(h11.EndOfMessage()) or b""))
+        await self._send_whole([*self._identity(), ("Content-Type", content_type)], status, body)
 
     async def answer_json(self, document: object, *, status: int = 200) -> None:
         """Send a document as dockerd does, a newline behind it."""
-        await self.answer(status, json.dumps(document).encode() + b"\n", "application/json")
+        await self.answer(status, compact_json(document) + b"\n", "application/json")
 
     async def refuse(self, refused: Refused) -> None:
         """Send an error in dockerd's form."""
-        await self.answer_json({"message": refused.message}, status=refused.status)
+        body = compact_json({"message": refused.message}) + b"\n"
+        fields = [("Content-Type", "application/json")]
+        # What is no route at all never reaches the part that says who answers.
+        await self._send_whole(fields if refused.status == 404 else [*fields, *self._identity()], refused.status, body)
 
-    async def start_stream(self, content_type: str = "application/json") -> None:
+    async def start_stream(self) -> None:
         """Begin an answer of chunks."""
-        await self._start(200, content_type, ("Transfer-Encoding", "chunked"))
+        await self._send_head(
+            200, [*self._identity(), ("Content-Type", "application/json")], ("Transfer-Encoding", "chunked")
+        )
 
     async def send_chunk(self, data: bytes) -> None:
         """Send a piece of it."""
@@ -124,28 +127,37 @@ class HttpSide:
 
     async def ping(self) -> None:
         """Answer ``/_ping``, by which clients learn the API version."""
-        await self.answer(
-            200,
-            b"OK",
-            "text/plain; charset=utf-8",
+        fields = [
+            *self._identity(),
             ("Builder-Version", "2"),
             ("Cache-Control", "no-cache, no-store, must-revalidate"),
+            ("Content-Type", "text/plain; charset=utf-8"),
             ("Pragma", "no-cache"),
             ("Swarm", "inactive"),
-        )
+        ]
+        await self._send_whole(fields, 200, b"OK")
 
-    async def _start(self, status: int, content_type: str, *more: tuple[str, str]) -> None:
-        fields = [
+    def _identity(self) -> list[tuple[str, str]]:
+        return [
             ("Api-Version", self._api_version),
-            ("Content-Type", content_type),
             ("Docker-Experimental", "false"),
             ("Ostype", "linux"),
             ("Server", self._server),
-            ("Date", formatdate(usegmt=True)),
-            *more,
         ]
-        reason = h11_reason(status)
-        response = h11.Response(status_code=status, reason=reason, headers=fields)
+
+    async def _send_whole(self, fields: list[tuple[str, str]], status: int, body: bytes) -> None:
+        if self._head_only:
+            await self._send_head(status, [*fields, ("Content-Length", "0")])
+            data: bytes | None = None
+        else:
+            await self._send_head(status, fields, ("Content-Length", str(len(body))))
+            data = self._h11.send(h11.Data(data=body))
+        await self.stream.send_all((data or b"") + (self._h11.send(h11.EndOfMessage()) or b""))
+
+    async def _send_head(self, status: int, fields: list[tuple[str, str]], *framing: tuple[str, str]) -> None:
+        """Send the head of an answer in the order of Go's server: by name, then the date and what frames the body."""
+        ordered = [*sorted(fields), ("Date", formatdate(usegmt=True)), *framing]
+        response = h11.Response(status_code=status, reason=_reason(status), headers=ordered)
         await self.stream.send_all(self._h11.send(response) or b"")
 
     async def _next_event(self) -> h11.Event | type[h11.PAUSED] | None:
@@ -163,10 +175,13 @@ class HttpSide:
                 return event  # type: ignore[return-value]  # the other sentinel is PAUSED
 
 
-def h11_reason(status: int) -> bytes:
-    """Return the phrase that Go's server puts behind a status."""
-    from http import HTTPStatus
+def compact_json(document: object) -> bytes:
+    """Return a document as Go's encoder writes it, without spaces."""
+    return json.dumps(document, separators=(",", ":")).encode()
 
+
+def _reason(status: int) -> bytes:
+    """Return the phrase that Go's server puts behind a status."""
     try:
         return HTTPStatus(status).phrase.encode("ascii")
     except ValueError:

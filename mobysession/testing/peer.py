@@ -1,9 +1,10 @@
 """The daemon's half of a session's connection: an HTTP/2 client as grpc-go is one, on bare h2.
 
-It is not built on `mobysession.rpc`: a double that shared the code under test would share its faults. What it sends was seen
-from engines: a preface with an empty SETTINGS, header fields in grpc-go's order, frames of at most 16 KiB, windows that start
-at 64 KiB, RST_STREAM with NO_ERROR behind an answer that came before its request had ended, a GOAWAY with the words
-"client transport shutdown". What it receives must be right: there is no mercy for a missing status or content type.
+It is not built on `mobysession.rpc`: a double that shared the code under test would share its faults. What it sends
+was seen from engines: a preface with an empty SETTINGS, header fields in grpc-go's order, frames of at most 16 KiB,
+windows that start at 64 KiB, RST_STREAM with NO_ERROR behind an answer that came before its request had ended, a
+GOAWAY with the words "client transport shutdown". What it receives must be right: there is no mercy for a missing
+status or content type.
 
 Source: grpc/grpc-go internal/transport/http2_client.go; recordings of engines 20.10.24, 28.5.2 and API 1.56.
 """
@@ -64,7 +65,7 @@ _FROM_RESET: Final = {
 
 
 class PeerCall:
-    """One call of the daemon's. Its receiving methods raise `RpcError` once it has ended with a status other than OK."""
+    """One call of the daemon's. Its receiving methods raise `RpcError` once it has ended otherwise than OK."""
 
     def __init__(self, peer: Peer, stream_id: int, method: str) -> None:
         self.method = method
@@ -183,9 +184,7 @@ class Peer:
         closed: set when the connection is over; ``reason`` says why.
     """
 
-    def __init__(
-        self, stream: trio.abc.Stream, *, user_agent: str, accepts_gzip: bool, gives_windows: bool
-    ) -> None:
+    def __init__(self, stream: trio.abc.Stream, *, user_agent: str, accepts_gzip: bool, gives_windows: bool) -> None:
         self.ready = trio.Event()
         self.settings: dict[int, int] = {}
         self.closed = trio.Event()

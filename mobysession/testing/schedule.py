@@ -1,8 +1,8 @@
 """When a daemon asks a session for its health, and how much it forgives.
 
 BuildKit calls ``Check`` once an interval, never two at a time; the first comes one interval after the connection was
-established. What counts is whether the call ended OK. Engines differ in how many failures they take; from 0.12 to 0.29 the
-first one is fatal, although the second was meant to be. The fake is as strict.
+established. What counts is whether the call ended OK. Engines differ in how many failures they take; from 0.12 to
+0.29 the first one is fatal, although the second was meant to be. The fake is as strict.
 
 Source: moby/buildkit session/grpc.go, monitorHealth.
 """

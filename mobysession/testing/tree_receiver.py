@@ -1,9 +1,9 @@
 """The daemon's part of DiffCopy: a tree received into a directory.
 
-The sender announces entries with STATs, in order; every regular file that is no hard link is asked for with a REQ that names
-its position, as soon as it was announced; DATA fills it, and an empty DATA ends it. When the listing has ended and every file
-is there, the receiver says FIN and waits for the other's FIN. It believes nothing: entries out of order, below something that
-is no directory, or above the root end the transfer.
+The sender announces entries with STATs, in order; every regular file that is no hard link is asked for with a REQ
+that names its position, as soon as it was announced; DATA fills it, and an empty DATA ends it. When the listing has
+ended and every file is there, the receiver says FIN and waits for the other's FIN. It believes nothing: entries out
+of order, below something that is no directory, or above the root end the transfer.
 
 Ownership is noted and not applied, device files neither: both need root, and no test of a sender needs them on a disk.
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from mobysession._pb import fsutil_pb2
@@ -24,6 +23,7 @@ from mobysession.filesync import modes, packets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 __all__ = ["ReceivedEntry", "ReceivedTree", "TreeReceiver"]
 
@@ -32,7 +32,10 @@ _OWNER_WRITES: Final = 0o200
 
 @dataclass(frozen=True)
 class ReceivedEntry:
-    """One announced entry; ``mode`` is Go's, ``mtime`` nanoseconds, ``link`` a symlink's target or a hard link's first path."""
+    """One announced entry.
+
+    ``mode`` is Go's, ``mtime`` nanoseconds, ``link`` a symlink's target or a hard link's first path.
+    """
 
     path: str
     mode: int

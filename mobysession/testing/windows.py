@@ -1,8 +1,9 @@
 """How grpc-go gives flow-control windows back, and how it lets them grow.
 
-The connection's window is given back as data arrives, a stream's as its messages are read, each once a quarter of the limit
-is owed. The limits themselves start at 64 KiB and follow the estimated product of bandwidth and delay: while a probe (a PING
-with a payload of its own) is under way, the bytes that arrive are counted; where they nearly filled the window, it doubles.
+The connection's window is given back as data arrives, a stream's as its messages are read, each once a quarter of the
+limit is owed. The limits themselves start at 64 KiB and follow the estimated product of bandwidth and delay: while a
+probe (a PING with a payload of its own) is under way, the bytes that arrive are counted; where they nearly filled the
+window, it doubles.
 
 Source: grpc/grpc-go internal/transport/flowcontrol.go, bdp_estimator.go.
 """

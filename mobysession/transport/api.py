@@ -7,8 +7,7 @@ every engine takes for its own newest.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -30,8 +29,7 @@ _OLDEST_API_VERSION = "1.24"  # what docker's clients assume of an engine that d
 _HEAD_REFUSED = frozenset({404, 405, 501})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ping:
+class Ping(NamedTuple):
     """What an engine says of itself in the header lines of ``/_ping``.
 
     Attributes:

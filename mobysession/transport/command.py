@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["CommandLost", "CommandNotConnected", "CommandStream", "open_command"]
 
 _GRACE = 0.2  # seconds for the child to pass on what was written last
+_SHOWN = 1000  # bytes of its last words that fit into a message
 _REAP = 1.0  # seconds until a killed child is given up: it hangs in the kernel then
 
 
@@ -169,6 +170,6 @@ class CommandStream(trio.abc.HalfCloseableStream):
         if not status:
             return
         failure = CommandLost if self._delivered else CommandNotConnected
-        words = one_line(self._said.decode("utf-8", "replace")) or "it did not say why"
+        words = one_line(self._said[-_SHOWN:].decode("utf-8", "replace")) or "it did not say why"
         ended = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
         raise failure(f"{self._name}: the command {ended}: {words}", hint=self._hint)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["dial"]
 
 _KEEPALIVE_SECONDS = 30  # what Go sets on the connections it hijacks: a session may be idle behind NAT for hours
-_BACKLOG_PAUSE = 0.05
+_BACKLOG_PAUSE = 0.05  # seconds before the second try; doubled from then on
+_LONGEST_PAUSE = 1.0
 _RUNNING_HINT = "Is the daemon running? Name another one with --host, DOCKER_HOST or a docker context."
 
 
@@ -65,6 +66,7 @@ async def dial(
 
 
 async def _dial_unix(endpoint: Endpoint, address: UnixAddress) -> trio.SocketStream:
+    pause = _BACKLOG_PAUSE
     try:
         while True:
             stream = await trio.open_unix_socket(address.path)
@@ -75,7 +77,8 @@ async def _dial_unix(endpoint: Endpoint, address: UnixAddress) -> trio.SocketStr
                 stream.socket.close()
                 if error.errno != errno.ENOTCONN:
                     raise
-                await trio.sleep(_BACKLOG_PAUSE)
+                await trio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
             else:
                 return stream
     except OSError as error:

@@ -147,7 +147,7 @@ class Endpoint:
 
     def target(self, path: str) -> str:
         """Return the request target for a path of the API, behind the prefix of the address."""
-        return self.address.prefix + path
+        return self.address.prefix + path if isinstance(self.address, TCPAddress) else path
 
     def answer_timeout(self, seconds: float) -> float:
         """Return how long a first answer may take where ``seconds`` are meant: ssh connects only then."""

@@ -306,7 +306,7 @@ async def test_the_callers_error_passes_through(serve: Serve, daemon: Daemon) ->
     """An exception in the block is raised as itself, also while a body is being sent."""
 
     async def body() -> AsyncIterator[bytes]:
-        await trio.sleep_forever()
+        await trio.Event().wait()
         yield b""
 
     async with serve(daemon.answer(b"HTTP/1.1 200 OK\r\n\r\n", close=False)) as endpoint:

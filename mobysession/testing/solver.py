@@ -1,0 +1,123 @@
+"""The Control API behind ``POST /grpc``: solves run as scripts, their status is told, and little else is known.
+
+Source: moby/buildkit control/control.go.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from mobysession._pb import control_pb2, ops_pb2, worker_pb2
+from mobysession.errors import RpcError, StatusCode
+from mobysession.rpc.registrar import Registrar
+from mobysession.rpc.server import open_server
+from mobysession.testing.script import FakeSolve, dockerfile_build
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mobysession.rpc.server import ServerCall
+    from mobysession.testing.fake_daemon import FakeDaemon
+
+__all__ = ["Solver"]
+
+_SERVICE: Final = "/moby.buildkit.v1.Control/"
+#: Seconds for which Status waits for a build to appear.
+_STATUS_TIMEOUT: Final = 6.0
+_VERSION: Final = "v0.25.1"
+
+
+class Solver:
+    """The builds of one daemon.
+
+    Attributes:
+        solves: all of them by ref, in the order they were asked for.
+    """
+
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self.solves: dict[str, FakeSolve] = {}
+        self._daemon = daemon
+        self._changed = trio.lowlevel.ParkingLot()
+        self._registrar = Registrar()
+        registrar = self._registrar
+        registrar.unary_unary(_SERVICE + "Solve", self._solve, control_pb2.SolveRequest)
+        registrar.unary_stream(_SERVICE + "Status", self._status, control_pb2.StatusRequest)
+        registrar.unary_unary(_SERVICE + "Info", _info, control_pb2.InfoRequest)
+        registrar.unary_unary(_SERVICE + "ListWorkers", _list_workers, control_pb2.ListWorkersRequest)
+        registrar.unary_unary(_SERVICE + "DiskUsage", _disk_usage, control_pb2.DiskUsageRequest)
+        registrar.unary_stream(_SERVICE + "Prune", _prune, control_pb2.PruneRequest)
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """Serve the API on ``stream`` until the client is gone."""
+        async with open_server(stream, self._registrar) as server:
+            await server.closed.wait()
+
+    async def run(self, solve: FakeSolve) -> dict[str, str]:
+        """Run the script of a solve that was begun with `begin`."""
+        return await (self._daemon.script or dockerfile_build)(solve)
+
+    @contextmanager
+    def begin(self, request: control_pb2.SolveRequest) -> Iterator[FakeSolve]:
+        """Make a build known for its status; it is over at the end of the block."""
+        directory = Path(self._daemon.build_directory()) / str(len(self.solves) + 1)
+        solve = self.solves[request.Ref] = FakeSolve(self._daemon, request, directory)
+        self._changed.unpark_all()
+        try:
+            yield solve
+        finally:
+            solve.log.finish()
+
+    async def _solve(self, request: control_pb2.SolveRequest, call: ServerCall) -> control_pb2.SolveResponse:
+        if not request.HasField("Cache"):
+            # BuildKit 0.17 to 0.21 crash here, and take the daemon with them.
+            raise RpcError(StatusCode.INTERNAL, "the solve has no Cache: this would have ended some real daemons")
+        with self.begin(request) as solve:
+            return control_pb2.SolveResponse(ExporterResponse=await self.run(solve))
+
+    async def _status(self, request: control_pb2.StatusRequest, call: ServerCall) -> None:
+        await call.send_initial_metadata([("buildkit-current-timestamp", _now())])
+        with trio.move_on_after(_STATUS_TIMEOUT):
+            while request.Ref not in self.solves:
+                await self._changed.park()
+        solve = self.solves.get(request.Ref)
+        if solve is None:
+            raise RpcError(StatusCode.NOT_FOUND, f"no such job {request.Ref}")
+        async with aclosing(solve.log.follow()) as messages:  # type: ignore[type-var]  # generators have aclose
+            async for message in messages:
+                await call.send(message.SerializeToString())
+
+
+async def _info(request: control_pb2.InfoRequest, call: ServerCall) -> control_pb2.InfoResponse:
+    return control_pb2.InfoResponse(buildkitVersion=_buildkit())
+
+
+async def _list_workers(request: control_pb2.ListWorkersRequest, call: ServerCall) -> control_pb2.ListWorkersResponse:
+    worker = worker_pb2.WorkerRecord(
+        ID="fake",
+        Labels={"org.mobyproject.buildkit.worker.moby.host-gateway-ip": "172.17.0.1"},
+        platforms=[ops_pb2.Platform(Architecture="amd64", OS="linux")],
+        BuildkitVersion=_buildkit(),
+    )
+    return control_pb2.ListWorkersResponse(record=[worker])
+
+
+async def _disk_usage(request: control_pb2.DiskUsageRequest, call: ServerCall) -> control_pb2.DiskUsageResponse:
+    return control_pb2.DiskUsageResponse()
+
+
+async def _prune(request: control_pb2.PruneRequest, call: ServerCall) -> None:
+    """Tell nothing: there is no cache."""
+
+
+def _buildkit() -> worker_pb2.BuildkitVersion:
+    return worker_pb2.BuildkitVersion(package="github.com/moby/buildkit", version=_VERSION)
+
+
+def _now() -> str:
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"

@@ -1,0 +1,177 @@
+"""Which entries pass include and exclude patterns, and which directories are looked into."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobysession.errors import ContextError
+from mobysession.filesync.filters import Verdict, parse_filter
+from mobysession.filesync.offers import Offers
+from mobysession.filesync.patterns import BadPattern, PatternList
+from mobysession.filesync.source import Entry
+from mobysession.filesync.walk import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_DIRECTORY = 0x800001ED
+
+
+class Names:
+    """A source of nothing but names: a nested mapping, None for a file."""
+
+    def __init__(self, tree: Mapping[str, object]) -> None:
+        self.tree = tree
+        self.listed: list[str] = []
+
+    def check(self) -> None:
+        """There is nothing to check."""
+
+    def entries(self, directory: bytes) -> Iterator[Entry]:
+        here: object = self.tree
+        for part in directory.decode().split("/") if directory else ():
+            assert isinstance(here, dict)
+            here = here[part]
+        assert isinstance(here, dict)
+        self.listed.append(directory.decode())
+        for name in sorted(here, key=str.encode):
+            yield Entry(name.encode(), 0o644 if here[name] is None else _DIRECTORY)
+
+    def readlink(self, path: bytes) -> bytes:
+        raise AssertionError(path)
+
+    def xattrs(self, path: bytes) -> Mapping[str, bytes]:
+        return {}
+
+    def lookup(self, path: bytes) -> Entry | None:
+        raise AssertionError(path)
+
+    def fetch(self, path: bytes, offered: int) -> bytes:
+        raise AssertionError(path)
+
+
+def walk(source: Names, includes: Sequence[str], excludes: Sequence[str]) -> list[str]:
+    """Return the paths that are sent, in order."""
+    offers = Offers()
+    for _ in Walk(source, parse_filter(includes, excludes), offers, reset_owner=True).batches():
+        pass
+    return [offers.path(entry_id).decode() for entry_id in range(len(offers))]
+
+
+TREE = {
+    ".git": {"config": None},
+    "a": {"b": {"c": None, "keep": None}, "x.pyc": None},
+    "build": {"out": {"x": None}},
+    "docs": {"index.md": None, "sub": {"page.md": None}},
+    "main.py": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("includes", "excludes", "sent", "not_listed"),
+    [
+        ([], [], ".git .git/config a a/b a/b/c a/b/keep a/x.pyc build build/out build/out/x docs docs/index.md docs/sub "
+                 "docs/sub/page.md main.py", ""),
+        ([], [".git", "build"], "a a/b a/b/c a/b/keep a/x.pyc docs docs/index.md docs/sub docs/sub/page.md main.py",
+         ".git build build/out"),
+        ([], ["*", "!a/b/keep"], "a a/b a/b/keep", ".git build docs"),
+        ([], ["*", "!**/keep"], "a a/b a/b/keep", ""),
+        ([], ["*", "!a/b/**"], "a a/b a/b/c a/b/keep", ".git build docs"),
+        ([], ["docs/*", "!docs/sub/*"], ".git .git/config a a/b a/b/c a/b/keep a/x.pyc build build/out build/out/x docs "
+                                        "docs/sub docs/sub/page.md main.py", ""),
+        ([], ["**/*.pyc", "docs", "build", ".git"], "a a/b a/b/c a/b/keep main.py", "docs"),
+        (["a/b"], [], "a a/b a/b/c a/b/keep", ".git build docs"),
+        (["a/b/c", "main.py"], [], "a a/b a/b/c main.py", ".git build docs"),
+        (["**/*.md"], [], "docs docs/index.md docs/sub docs/sub/page.md", ""),
+        (["a"], ["a/b"], "a a/x.pyc", "a/b docs"),
+        (["a/b"], ["**/c"], "a a/b a/b/keep", "docs"),
+        (["docs/*"], ["docs/index.md"], "docs docs/sub docs/sub/page.md", "a"),
+        (["nothing"], [], "", ".git a build docs"),
+        (["*", "!docs"], [], ".git .git/config a a/b a/b/c a/b/keep a/x.pyc build build/out build/out/x main.py", ""),
+    ],
+)  # fmt: skip
+def test_what_is_sent(includes: list[str], excludes: list[str], sent: str, not_listed: str) -> None:
+    """Entries that are included and not excluded are sent with the directories above them, and no directory in vain."""
+    source = Names(TREE)
+    assert walk(source, includes, excludes) == sent.split()
+    assert set(source.listed).isdisjoint(not_listed.split())
+
+
+def test_an_excluded_directory_is_announced_only_with_something_in_it() -> None:
+    """An exception that matches nothing below an excluded directory leaves no empty directory behind."""
+    source = Names({"a": {"b": {"c": None}}, "d": {"keep": None}})
+    assert walk(source, [], ["*", "!**/keep"]) == ["d", "d/keep"]
+    assert "a/b" in source.listed
+
+
+def test_the_receivers_own_file_is_never_sent() -> None:
+    """The name that the receiver reserves at the root would shift every later id; elsewhere it is a file as any other."""
+    source = Names({".fsutil-metadata": None, "a": {".fsutil-metadata": None}})
+    assert walk(source, [], []) == ["a", "a/.fsutil-metadata"]
+
+
+@pytest.mark.parametrize(
+    ("includes", "excludes", "message"),
+    [
+        (["a["], [], 'invalid includepatterns: ["a["]: syntax error in pattern'),
+        ([], ["ok", "!"], 'invalid excludepatterns: ["!"]: illegal exclusion pattern: "!"'),
+    ],
+)
+def test_a_bad_pattern_is_named(includes: list[str], excludes: list[str], message: str) -> None:
+    """The error says which list and which pattern, for its user to correct."""
+    with pytest.raises(ContextError) as caught:
+        parse_filter(includes, excludes)
+    assert caught.value.message == message
+
+
+def test_a_directory_is_pruned_or_only_skipped() -> None:
+    """The verdicts tell a directory not worth a look from one that is."""
+    chosen = parse_filter([], ["*", "!a/b"])
+    assert chosen is not None
+    assert chosen.judge("a", True, None, None)[0] is Verdict.SKIP
+    assert chosen.judge("c", True, None, None)[0] is Verdict.PRUNE
+    assert chosen.judge("c", False, None, None)[0] is Verdict.SKIP
+
+
+_names = st.sampled_from(["a", "b", "ab", "a.b", "a-b", "c", "é"])
+_trees = st.recursive(
+    st.none(), lambda inner: st.dictionaries(_names, inner, max_size=4), max_leaves=25
+).filter(lambda tree: isinstance(tree, dict))  # fmt: skip
+_pieces = st.sampled_from(["a", "b", "ab", "*", "**", "?", "[ab]", "a.b", "c", "*b"])
+_patterns = st.builds(
+    lambda negated, parts: "!" * negated + "/".join(parts), st.booleans(), st.lists(_pieces, min_size=1, max_size=3)
+)
+
+
+def obvious(tree: Mapping[str, object], includes: Sequence[str], excludes: Sequence[str]) -> list[str]:
+    """Return what is sent, by looking at everything and pruning nothing."""
+    include, exclude = PatternList(includes), PatternList(excludes)
+    sent: set[str] = set()
+
+    def visit(here: Mapping[str, object], prefix: str, included: object, excluded: object) -> None:
+        for name, below in here.items():
+            path = prefix + name
+            wanted, inner_included = include.match(path, included)  # type: ignore[arg-type]  # opaque here
+            unwanted, inner_excluded = exclude.match(path, excluded)  # type: ignore[arg-type]
+            if (wanted or not includes) and not unwanted:
+                parts = path.split("/")
+                sent.update("/".join(parts[: end + 1]) for end in range(len(parts)))
+            if isinstance(below, dict):
+                visit(below, path + "/", inner_included, inner_excluded)
+
+    visit(tree, "", None, None)
+    return sorted(sent, key=lambda path: [part.encode() for part in path.split("/")])
+
+
+@given(_trees, st.lists(_patterns, max_size=4), st.lists(_patterns, max_size=4))
+def test_pruning_changes_nothing(tree: dict[str, object], includes: list[str], excludes: list[str]) -> None:
+    """What is sent, and its order, are those of a walk that looks at everything and sorts by components."""
+    try:
+        expected = obvious(tree, includes, excludes)
+    except BadPattern:
+        return
+    assert walk(Names(tree), includes, excludes) == expected

@@ -1,0 +1,181 @@
+"""The FileSync service, called as a daemon calls it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from mobysession.errors import ContextError, RpcError, StatusCode, UsageError
+from mobysession.filesync import receive_tree
+from mobysession.services.filesync import DIFF_COPY, TAR_STREAM, FileSync, decode_encoded_values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from mobysession.filesync import TransferProgress
+    from mobysession.rpc.client import Channel
+
+    OpenService = Callable[..., AbstractAsyncContextManager[Channel]]
+
+
+async def copy(channel: Channel, destination: Path, *metadata: tuple[str, str], **options: Any) -> set[str]:
+    """Receive a directory as the daemon does, to the end of the call; return the paths that arrived."""
+    destination.mkdir(exist_ok=True)
+    async with channel.open_call(DIFF_COPY, metadata=metadata) as call:
+        await receive_tree(call, destination, **options)
+        assert await call.receive_batch() == []
+    return {str(path.relative_to(destination)) for path in destination.rglob("*")}
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    """Give a small build context."""
+    root = tmp_path / "context"
+    (root / "src").mkdir(parents=True)
+    (root / "src" / "größe +%41.txt").write_bytes(b"1")
+    (root / "src" / "b.txt").write_bytes(b"2" * 100_000)
+    (root / "Dockerfile").write_bytes(b"FROM scratch\n")
+    return root
+
+
+async def test_a_directory_is_read_by_its_name(tmp_path: Path, context: Path, open_service: OpenService) -> None:
+    """The daemon names a directory and filters, and gets what they leave; the call ends with OK and a report."""
+    service = FileSync({"context": context, "dockerfile": str(context)})
+    async with open_service(service) as channel:
+        everything = await copy(channel, tmp_path / "a", ("dir-name", "context"))
+        assert everything == {"Dockerfile", "src", "src/b.txt", "src/größe +%41.txt"}
+        followed = await copy(channel, tmp_path / "b", ("dir-name", "dockerfile"), ("followpaths", "Dockerfile"))
+        assert followed == {"Dockerfile"}
+        filtered = await copy(
+            channel,
+            tmp_path / "c",
+            ("dir-name", "context"),
+            ("include-patterns", "src"),
+            ("exclude-patterns", "**/*.txt"),
+            ("exclude-patterns", "!**/b.txt"),
+        )
+        assert filtered == {"src", "src/b.txt"}
+    first, second, third = service.transfers
+    assert (first.dir_name, second.dir_name, third.dir_name) == ("context", "dockerfile", "context")
+    assert (first.report.progress.files, first.report.progress.sent) == (3, 3)
+    assert third.report.progress.sent_bytes == 100_000
+
+
+async def test_one_directory_is_read_by_several_calls_at_once(
+    tmp_path: Path, context: Path, open_service: OpenService
+) -> None:
+    """Calls for the same name do not disturb one another."""
+    service = FileSync({"context": context})
+    async with open_service(service) as channel, trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(copy, channel, tmp_path / str(number), ("dir-name", "context"))
+    assert [done.report.progress.sent for done in service.transfers] == [3] * 5
+
+
+async def test_encoded_values_are_decoded(tmp_path: Path, context: Path, open_service: OpenService) -> None:
+    """A companion key tells that all values of a key are encoded; without it they are taken literally."""
+    async with open_service(FileSync({"context": context})) as channel:
+        arrived = await copy(
+            channel,
+            tmp_path / "a",
+            ("dir-name", "context"),
+            ("include-patterns", "src%2Fgr%C3%B6%C3%9Fe+%2B%2541.txt"),
+            ("include-patterns-encoded", "1"),
+        )
+        assert arrived == {"src", "src/größe +%41.txt"}
+        arrived = await copy(channel, tmp_path / "b", ("dir-name", "context"), ("include-patterns", "src%2Fb.txt"))
+        assert arrived == set()
+
+
+@pytest.mark.parametrize(("name", "quoted"), [("other", '"other"'), ('a"\\b\n', '"a\\"\\\\b\\n"'), ("", '""')])
+async def test_an_unknown_name_is_not_found(
+    tmp_path: Path, context: Path, open_service: OpenService, name: str, quoted: str
+) -> None:
+    """Only names that were given are answered, never paths."""
+    encoded = "".join(f"%{byte:02X}" for byte in name.encode())
+    async with open_service(FileSync({"context": context})) as channel:
+        with pytest.raises(RpcError) as caught:
+            await copy(channel, tmp_path / "a", ("dir-name", encoded), ("dir-name-encoded", "true"))
+    assert caught.value.code is StatusCode.NOT_FOUND
+    assert caught.value.message == f"no access allowed to dir {quoted}"
+
+
+async def test_a_tar_stream_is_refused(context: Path, open_service: OpenService) -> None:
+    """The protocol that nobody speaks is answered as the reference answers it."""
+    async with open_service(FileSync({"context": context})) as channel, channel.open_call(TAR_STREAM) as call:
+        with pytest.raises(RpcError) as caught:
+            await call.receive_batch()
+    assert (caught.value.code, caught.value.message) == (StatusCode.UNKNOWN, "failed to negotiate protocol")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ((("exclude-patterns", "a["),), 'invalid excludepatterns: ["a["]: syntax error in pattern'),
+        ((("include-patterns", "!"),), 'invalid includepatterns: ["!"]: illegal exclusion pattern: "!"'),
+    ],
+)
+async def test_a_bad_pattern_is_unknown_with_its_text(
+    tmp_path: Path,
+    context: Path,
+    open_service: OpenService,
+    ended: list[Any],
+    metadata: tuple[tuple[str, str], ...],
+    message: str,
+) -> None:
+    """The daemon gets a text that it can show, this side the error behind it."""
+    async with open_service(FileSync({"context": context})) as channel:
+        with pytest.raises(RpcError) as caught:
+            await copy(channel, tmp_path / "a", ("dir-name", "context"), *metadata)
+    assert (caught.value.code, caught.value.message) == (StatusCode.UNKNOWN, message)
+    ((_, _, error),) = ended
+    assert isinstance(error, ContextError)
+
+
+async def test_directories_are_checked_early(tmp_path: Path, context: Path) -> None:
+    """A directory that cannot be sent is an error before anything is asked of a daemon."""
+    await FileSync({"context": context}).check()
+    with pytest.raises(ContextError, match="does not exist") as caught:
+        await FileSync({"context": context, "other": tmp_path / "missing"}).check()
+    assert caught.value.hint
+    with pytest.raises(ContextError, match="is not a directory"):
+        await FileSync({"context": context / "Dockerfile"}).check()
+
+
+def test_a_directory_needs_a_name() -> None:
+    """The daemon cannot ask for a directory without one."""
+    with pytest.raises(UsageError):
+        FileSync({"": "."})
+
+
+async def test_progress_is_told_by_name(tmp_path: Path, context: Path, open_service: OpenService) -> None:
+    """The callback hears the name of the directory with every step."""
+    heard: list[tuple[str, TransferProgress]] = []
+    service = FileSync({"context": context}, on_progress=lambda name, progress: heard.append((name, progress)))
+    async with open_service(service) as channel:
+        await copy(channel, tmp_path / "a", ("dir-name", "context"))
+    assert {name for name, _ in heard} == {"context"}
+    assert heard[-1][1].entries == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "companion", "decoded"),
+    [
+        (["a%20b", "c+d"], ["1"], ["a b", "c d"]),
+        (["a%20b", "c+d"], [], ["a%20b", "c+d"]),
+        (["a%20b"], ["0"], ["a%20b"]),
+        (["a%20b"], ["yes"], ["a%20b"]),
+        (["%C3%A9"], ["True", "0"], ["é"]),
+        (["%ff"], ["t"], ["\udcff"]),
+        (["%zz", "%4", "ok", "%+1"], ["1"], ["", "", "ok", ""]),
+        ([], ["1"], []),
+    ],
+)
+def test_decoding(values: list[str], companion: list[str], decoded: list[str]) -> None:
+    """Go's boolean words turn decoding on; a broken escape makes an empty value, as in the reference."""
+    metadata = {"k": values, "k-encoded": companion}
+    assert decode_encoded_values(lambda key: metadata.get(key, []), "k") == decoded
