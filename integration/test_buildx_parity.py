@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FIRST_THAT_KEEPS_DIRECTORY_TIMES = 23
 """The engine since which a COPY gives directories the time that they have in the context."""
 
+FIRST_THAT_COPIES_FIFOS = 23
+"""The engine since which a COPY takes named pipes with it; an older one drops them, whoever asks."""
+
 COPY_ALL = "FROM scratch\nCOPY . /all/\n"
 
 
@@ -66,7 +69,8 @@ def test_a_rich_tree(engine: Engine, buildx: Buildx, witness: Witness, tmp_path:
     make_rich_tree(context)
     ours, theirs = _both(engine, buildx, witness, context)
     assert ours == theirs
-    assert set(ours) == {str(path.relative_to(context)) for path in context.rglob("*")}
+    lost = {"fifo"} if engine.major < FIRST_THAT_COPIES_FIFOS else set()
+    assert set(ours) == {str(path.relative_to(context)) for path in context.rglob("*")} - lost
     for name, state in ours.items():
         path = context / name
         found = path.lstat()
@@ -80,7 +84,6 @@ def test_a_rich_tree(engine: Engine, buildx: Buildx, witness: Witness, tmp_path:
         if path.is_symlink():
             assert (state.kind, state.target) == ("symlink", str(path.readlink()))
     assert ours["hard-a"].names == {"hard-a", "sub/hard-b", "zz-hard-c"}
-    assert ours["fifo"].kind == "fifo"
 
 
 IGNORED = {

@@ -17,6 +17,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,13 +25,39 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["DOCUMENTS", "HOME", "HOST", "ROOT", "Command", "Example", "Ran", "examples", "files", "normalised", "run"]
+__all__ = [
+    "DOCUMENTS",
+    "HOME",
+    "HOST",
+    "ON_ENGINE",
+    "ROOT",
+    "Command",
+    "Example",
+    "Ran",
+    "commands",
+    "examples",
+    "files",
+    "normalised",
+    "run",
+    "write_files",
+]
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 #: What the documents call the working directory, and the engine's address.
 HOME = "/home/ada/project"
 HOST = "unix:///run/user/1000/docker.sock"
+#: Examples that show what only an engine does: execute a command, keep an image, lack a feature.
+ON_ENGINE = frozenset(
+    (
+        "readme:demo",
+        "readme:cli",
+        "errors:build-failed",
+        "errors:cli-build-failed",
+        "errors:bad-dockerfile",
+        "errors:old-engine",
+    )
+)
 #: Seconds that one command may take.
 _PATIENCE = 60
 
@@ -40,14 +67,14 @@ _MARKER = re.compile(r"<!-- (example|file|output)(?:: ([\w./-]+))?(?: exits: (\d
 #: What is different at each run, and the word that stands for it; in this order.
 _VARIABLES = (
     (re.compile(r"^(worker +).*", re.MULTILINE), r"\1WORKER"),
-    (re.compile(r"sha256:[0-9a-f]{12,64}"), "DIGEST"),
+    (re.compile(r"sha256[: ][0-9a-f]{12,64}"), "DIGEST"),
     (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "ID"),
     (re.compile(r"\b[0-9a-z]{25}\b"), "ID"),
     (re.compile(r"^(#\d+|callback +) *\d+\.\d+ (?:s )?", re.MULTILINE), r"\1 TIME "),
     (re.compile(r"^\d+\.\d+ ", re.MULTILINE), "TIME "),
     (re.compile(r"\b\d+\.\d+ ?m?s\b"), "TIME"),
     (re.compile(r"\bin \d+\.\d+ ?s"), "in TIME"),
-    (re.compile(r"\bv?\d+\.\d+\.\d+(?:[+~-][\w.+~-]+)?|\bAPI \d+\.\d+"), "VERSION"),
+    (re.compile(r"(?<![\w./])v?\d+\.\d+\.\d+(?![.\d])(?:[+~-][\w.+~-]+)?|\bAPI \d+\.\d+"), "VERSION"),
     (re.compile(r"[ \t]+$", re.MULTILINE), ""),
 )
 
@@ -167,12 +194,17 @@ def run(example: Example, folder: Path, *, host: str, as_test: bool = False) -> 
     """
     environment = _environment(folder, host)
     if example.language == "console":
-        for command in commands(example.code):
-            yield _run(["bash", "-c", command.line], folder, environment, command.line, command.output)
+        # Side by side, for most of the time is the start of the interpreter; no command builds on what another one did.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            yield from pool.map(
+                lambda command: _run(["bash", "-c", command.line], folder, environment, command.line, command.output),
+                commands(example.code),
+            )
         return
-    script = folder / (f"test_{example.name.replace('-', '_')}.py" if as_test else f"{example.name}.py")
+    # Not by the example's name: a trio.py would stand before trio.
+    script = folder / ("test_example.py" if as_test else "example.py")
     script.write_text(example.code, "utf-8")
-    options = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if as_test else []
+    options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"] if as_test else []
     yield _run([sys.executable, *options, script.name], folder, environment, script.name, example.output)
 
 

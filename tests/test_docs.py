@@ -1,7 +1,7 @@
 """What README.md and docs/ show is true: every example runs, and prints what they say.
 
-Examples are run against the fake daemon here; those whose output only an engine can give, in `integration/test_docs.py`.
-None is left out: a block without a name, or one that neither table has, fails.
+Examples are run against the fake daemon here; those whose output only an engine can give, in
+`integration/test_docs.py`. None is left out: a block without a name, or one that neither table has, fails.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections import Counter
 from dataclasses import dataclass, fields
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -20,7 +20,22 @@ from mobysession import errors
 from mobysession.build.options import BuildOptions
 from mobysession.cli.build import command as build_command
 from mobysession.testing import FakeDaemon
-from tests.docs_examples import DOCUMENTS, ROOT, Example, Ran, commands, examples, files, normalised, run, write_files
+from tests.docs_examples import (
+    DOCUMENTS,
+    ON_ENGINE,
+    ROOT,
+    Example,
+    Ran,
+    commands,
+    examples,
+    files,
+    normalised,
+    run,
+    write_files,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -61,15 +76,6 @@ ON_FAKE = {
     "testing:script": Fake(as_test=True),
     "testing:faults": Fake(as_test=True),
 }
-#: Examples that show what only an engine does: execute a command, know an image, lack a feature.
-ON_ENGINE = {
-    "readme:demo",
-    "readme:cli",
-    "errors:build-failed",
-    "errors:cli-build-failed",
-    "errors:bad-dockerfile",
-    "errors:old-engine",
-}
 #: Files that examples need and no document shows, by document.
 MORE_FILES = {"testing": {"hello/greeting.txt": "Hello, NAME!\n"}}
 
@@ -93,6 +99,7 @@ def _steps(text: str) -> list[str]:
     return [re.sub(r"^(cached|done) ", "", line) for line in text.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "example"), RUN_HERE, ids=[example.id for _, example in RUN_HERE])
 async def test_an_example_does_what_the_document_shows(path: Path, example: Example, tmp_path: Path) -> None:
     """An example of the documents runs, ends with the status that is said, and prints what is shown."""
@@ -124,7 +131,9 @@ def test_the_builds_table_has_every_option() -> None:
     keywords = {field.name for field in fields(BuildOptions)} | {"endpoint", "progress", "on_status"}
     assert Counter(name for name, _ in rows) == Counter(keywords)
     written = set(re.findall(r"--?[a-z][a-z-]*", " ".join(column for _, column in rows)))
-    assert written - {"--host", "--context"} == {flag for option in build_command.params for flag in _flags(option.opts)}
+    assert written - {"--host", "--context"} == {
+        flag for option in build_command.params for flag in _flags(option.opts)
+    }
 
 
 def _flags(opts: list[str]) -> list[str]:
@@ -132,9 +141,10 @@ def _flags(opts: list[str]) -> list[str]:
 
 
 def test_the_error_tree_is_the_real_one() -> None:
-    """docs/errors.md shows the tree of mobysession/errors.py, and the tree has the classes and parents that there are."""
+    """docs/errors.md shows the tree of mobysession/errors.py, with the classes and parents that there are."""
     tree = files(ROOT / "docs/errors.md")["error-tree.txt"]
-    assert tree in textwrap.dedent((errors.__doc__ or "").partition("::\n\n")[2])
+    in_code = (errors.__doc__ or "").replace("``", "")
+    assert textwrap.indent(tree, "    ") in in_code, "copy the tree into docs/errors.md"
     above: list[str] = []
     drawn = {}
     for line in tree.splitlines():

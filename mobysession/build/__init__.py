@@ -2,6 +2,22 @@
 
 from mobysession.build.build import build
 from mobysession.build.options import BuildOptions, Ulimit
-from mobysession.build.result import BuildResult, ContextTransfer, StepResult
+
+# Not from typing: see the package itself.
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from mobysession.build.result import BuildResult, ContextTransfer, StepResult
 
 __all__ = ["BuildOptions", "BuildResult", "ContextTransfer", "StepResult", "Ulimit", "build"]
+
+
+def __getattr__(name: str) -> object:
+    """Load what a build ends in on first use (PEP 562): a build loads it while the engine works."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mobysession.build import result
+
+    value: object = getattr(result, name)
+    globals()[name] = value
+    return value

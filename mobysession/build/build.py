@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from dataclasses import fields, replace
@@ -11,13 +12,13 @@ import trio
 
 from mobysession.build.options import BuildOptions
 from mobysession.build.progress import BuildProgress
-from mobysession.build.result import BuildResult, context_transfer, make_result, write_atomically
-from mobysession.buildkit.control import Control
+from mobysession.buildkit.control import speak_control
 from mobysession.concurrency import open_nursery
 from mobysession.errors import (
     BuildFailed,
     ConnectionLost,
     MobysessionError,
+    ProtocolError,
     ProviderError,
     RpcError,
     SessionLost,
@@ -27,7 +28,6 @@ from mobysession.errors import (
     UsageError,
 )
 from mobysession.identity import shared_key
-from mobysession.rpc.client import open_channel
 from mobysession.session.session import Session
 from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.hijack import hijack
@@ -36,12 +36,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from mobysession.build.result import BuildResult
     from mobysession.buildkit.status import BuildStatus
     from mobysession.progress.view import View
     from mobysession.rpc.registrar import Attachable
     from mobysession.services.filesync import FileSync
 
 __all__ = ["build"]
+
+_log = logging.getLogger("mobysession.build")
 
 #: The Engine API version since which the frontend knows shm-size and ulimits (Docker 23); older ones ignore them
 #: silently.
@@ -95,14 +98,15 @@ async def build_with(
 ) -> BuildResult:
     """Build what ``options`` say; otherwise as `build`."""
     endpoint = Endpoint.from_env() if endpoint is None else endpoint
-    context, directory, dockerfile = options.directories()
+    shown = BuildProgress(_view(progress), on_status)
+    context, directory, dockerfile = await trio.to_thread.run_sync(options.directories)
     files, services = await trio.to_thread.run_sync(_services, options, context, directory)
     await files.check()
     await trio.to_thread.run_sync(_check_outputs, options)
     await _refuse_unsupported(endpoint, options)
-    session = Session(endpoint, name=context.resolve().name, shared_key=shared_key(context))
+    name, key = await trio.to_thread.run_sync(lambda: (context.resolve().name, shared_key(context)))
+    session = Session(endpoint, name=name, shared_key=key)
     session.allow(*services)
-    shown = BuildProgress(_view(progress), on_status)
     error: BaseException | None = None
     try:
         async with open_nursery() as nursery:
@@ -118,6 +122,8 @@ async def build_with(
     finally:
         if shown.view is not None:
             shown.view.close(error)
+    from mobysession.build.result import context_transfer
+
     result = replace(result, transfers=tuple(map(context_transfer, files.transfers)))
     await trio.to_thread.run_sync(_write_outputs, options, result)
     return result
@@ -128,19 +134,20 @@ async def _run(
 ) -> BuildResult:
     """Attach the session and dial the control connection side by side; build on them by the driver that there is."""
     control_stream = _Pending()
-    async with open_nursery() as nursery:
-        if options.driver != "classic":
-            nursery.start_soon(control_stream.dial, endpoint)
-        try:
+    try:
+        async with open_nursery() as nursery:
+            if options.driver != "classic":
+                nursery.start_soon(control_stream.dial, endpoint)
             async with session.attach():
-                return await _drive(endpoint, options, session, dockerfile.name, progress, control_stream)
-        except (RpcError, BuildFailed) as error:
-            source = await trio.to_thread.run_sync(_read_if_there, dockerfile)
-            explained = _explain(error, session, progress.status, source)
-            raise explained from explained.__cause__
-        finally:
+                result = await _drive(endpoint, options, session, dockerfile.name, progress, control_stream)
             nursery.cancel_scope.cancel()
-            await control_stream.close()
+        return result
+    except (RpcError, BuildFailed) as error:
+        source = await trio.to_thread.run_sync(_read_if_there, dockerfile)
+        explained = _explain(error, session, progress.status, source)
+        raise explained from explained.__cause__
+    finally:
+        await control_stream.close()
 
 
 class _Pending:
@@ -170,7 +177,9 @@ class _Pending:
 
     async def close(self) -> None:
         if self._stream is not None:
-            await trio.aclose_forcefully(self._stream)
+            # A checkpoint of a cancelled caller would take the place of the error that is on its way.
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._stream)
 
 
 async def _drive(
@@ -185,18 +194,23 @@ async def _drive(
     if options.driver != "classic":
         try:
             stream = await control_stream.take()
-        except UpgradeRefused:
+        except UpgradeRefused as error:
             if options.driver == "control":
+                error.hint = "Use driver='auto' (--driver auto), which asks with POST /build then."
                 raise
+            _log.info("%s; asking with POST /build", error.message)
         else:
             from mobysession.build.control_driver import solve
 
-            async with open_channel(stream) as channel:
+            async with speak_control(stream) as control:
                 ref, response = await solve(
-                    Control(channel), options, session_id=session.id, dockerfile=dockerfile, progress=progress
+                    control, options, session_id=session.id, dockerfile=dockerfile, progress=progress
                 )
+            from mobysession.build.result import make_result
+
             return make_result(response, progress.status, session, tags=tags, driver="control", ref=ref)
     from mobysession.build.classic_driver import build_classic
+    from mobysession.build.result import make_result
 
     response = await build_classic(endpoint, options, session_id=session.id, dockerfile=dockerfile, progress=progress)
     return make_result(response, progress.status, session, tags=tags, driver="classic")
@@ -208,10 +222,9 @@ def _explain(
     """Return the error to raise for a failed build: the engine's words, and behind them what failed on our side."""
     from mobysession.buildkit.solve_errors import build_failed
 
-    if isinstance(error, RpcError) and isinstance(error.__cause__, ConnectionLost):
-        lost = SessionLost(
-            f"the engine went away during the build: {error.message}", hint="Its log says why; nothing was exported."
-        )
+    if isinstance(error, RpcError) and isinstance(error.__cause__, (ConnectionLost, ProtocolError)):
+        # It may have finished the image just before: what is known is only that its answer will not come.
+        lost = SessionLost(f"the engine went away during the build: {error.message}", hint="Its log says why.")
         lost.__cause__ = error.__cause__
         return lost
     explained = build_failed(error if isinstance(error, RpcError) else error.message, status, dockerfile=dockerfile)
@@ -241,11 +254,12 @@ def _local_cause(session: Session, message: str) -> BaseException | None:
 def _services(options: BuildOptions, context: Path, directory: Path) -> tuple[FileSync, list[Attachable]]:
     from mobysession.services.auth import Auth
     from mobysession.services.filesync import FileSync
-    from mobysession.services.secrets import Secrets
 
     files = FileSync({"context": context, "dockerfile": directory})
-    services: list[Attachable] = [files, Auth(options.credentials) if options.credentials else Auth()]
+    services: list[Attachable] = [files, Auth(options.credentials)]
     if options.secrets:
+        from mobysession.services.secrets import Secrets
+
         secrets = Secrets(options.secrets)
         secrets.check()
         services.append(secrets)
@@ -279,20 +293,35 @@ def _check_outputs(options: BuildOptions) -> None:
     for path in (options.iidfile, options.metadata_file):
         if path is None:
             continue
-        folder = os.path.dirname(os.path.abspath(path))
-        if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-            raise ProviderError(f"{os.fspath(path)} cannot be written: {folder} is no writable directory")
-        if os.path.isdir(path):
-            raise ProviderError(f"{os.fspath(path)} cannot be written: it is a directory")
+        target = os.path.realpath(path)
+        folder = os.path.dirname(target)
+        reason = None
+        if not os.fspath(path) or os.path.isdir(target):
+            reason = "it is a directory" if os.fspath(path) else "its name is empty"
+        elif not os.path.isdir(folder):
+            reason = f"there is no directory {folder}"
+        elif not os.access(target if os.path.exists(target) and not os.path.isfile(target) else folder, os.W_OK):
+            reason = "permission denied"
+        if reason is not None:
+            raise ProviderError(f"{os.fspath(path)!r} cannot be written: {reason}")
 
 
 def _write_outputs(options: BuildOptions, result: BuildResult) -> None:
-    try:
-        if options.iidfile is not None:
-            write_atomically(options.iidfile, result.image_id)
-        if options.metadata_file is not None:
-            import json
+    if options.iidfile is not None:
+        _write_output(options.iidfile, result.image_id, result)
+    if options.metadata_file is not None:
+        import json
 
-            write_atomically(options.metadata_file, json.dumps(result.metadata(), indent=2) + "\n")
+        _write_output(options.metadata_file, json.dumps(result.metadata(), indent=2) + "\n", result)
+
+
+def _write_output(path: str | os.PathLike[str], text: str, result: BuildResult) -> None:
+    from mobysession.build.result import write_atomically
+
+    try:
+        write_atomically(path, text)
     except OSError as error:
-        raise ProviderError(f"the image was built, but {error.filename} cannot be written: {error.strerror}") from error
+        reason = error.strerror or type(error).__name__
+        raise ProviderError(
+            f"the image {result.image_id} was built, but {os.fspath(path)!r} cannot be written: {reason}"
+        ) from error

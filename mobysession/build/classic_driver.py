@@ -8,7 +8,6 @@ The engine answers with JSON objects, one after the other: BuildKit's status mes
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["build_classic"]
 
+_IMAGE_ID = "containerimage.digest"
+
 
 async def build_classic(
     endpoint: Endpoint, options: BuildOptions, *, session_id: str, dockerfile: str, progress: BuildProgress
@@ -41,6 +42,8 @@ async def build_classic(
     Raises:
         ClassicBuildError: the engine said that the build failed, in text.
         ApiError: it refused the request.
+        HandshakeError: its answer is not what an engine answers, or ends without an image.
+        ConnectionLost: the connection broke.
         UnsupportedByEngine: the options ask for what this endpoint cannot be asked.
 
     Cancel: the connection is closed, which cancels the build.
@@ -51,13 +54,20 @@ async def build_classic(
     request = EngineApi(endpoint).request(
         "POST", "/build?" + urlencode(query), headers=[("Content-Type", "application/x-tar")], patience=math.inf
     )
-    async with request as answer:
-        if answer.status >= 400:
-            raise await answer.error("POST /build")
-        async for line in answer.lines(MAX_TRACE_LINE):
-            if line.strip():
-                _take(_parse(line), response, progress)
-    progress.finish()
+    try:
+        async with request as answer:
+            if answer.status >= 300:
+                raise await answer.error("POST /build")
+            async for line in answer.lines(MAX_TRACE_LINE):
+                if line.strip():
+                    _take(_parse(line), response, progress)
+    finally:
+        progress.finish()
+    if not response.get(_IMAGE_ID):
+        raise HandshakeError(
+            "the engine ended its answer to POST /build without an image and without an error",
+            hint="Its log says more. A proxy in between must pass the whole answer through.",
+        )
     return response
 
 
@@ -76,21 +86,26 @@ def _refuse_unaskable(options: BuildOptions) -> None:
 
 def _take(item: dict[str, Any], response: dict[str, str], progress: BuildProgress) -> None:
     if "error" in item or "errorDetail" in item:
-        detail = item.get("errorDetail") or {}
-        raise ClassicBuildError(str(detail.get("message") or item.get("error")))
+        detail = item.get("errorDetail")
+        words = detail.get("message") if isinstance(detail, dict) else None
+        raise ClassicBuildError(str(words or item.get("error") or "the engine gave no reason"))
     kind, aux = item.get("id"), item.get("aux")
     if kind == "moby.buildkit.trace" and isinstance(aux, str):
-        try:
-            progress.apply(control_pb2.StatusResponse.FromString(base64.b64decode(aux)))
-        except (DecodeError, binascii.Error) as error:
-            raise HandshakeError("the engine's build progress cannot be decoded") from error
+        progress.apply(_decode(aux))
     elif kind == "moby.image.id" and isinstance(aux, dict):
-        response["containerimage.digest"] = str(aux.get("ID", ""))
+        response[_IMAGE_ID] = str(aux.get("ID", ""))
+
+
+def _decode(aux: str) -> control_pb2.StatusResponse:
+    try:
+        return control_pb2.StatusResponse.FromString(base64.b64decode(aux))
+    except (DecodeError, ValueError) as error:  # ValueError: no base64
+        raise HandshakeError("the engine's build progress cannot be decoded") from error
 
 
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         item = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HandshakeError("the answer to POST /build is not the JSON stream of a Docker engine") from error
     return item if isinstance(item, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,10 @@ async def solve(
     gateway = await _gateway(control, options)
     ref = new_id()
     request = solve_request(options, ref=ref, session_id=session_id, dockerfile=dockerfile, gateway=gateway)
-    response, failure = await _solve_and_follow(control, request, progress)
+    try:
+        response, failure = await _solve_and_follow(control, request, progress)
+    finally:
+        progress.finish()
     if failure is not None:
         raise failure
     return ref, response
@@ -56,14 +60,19 @@ async def _solve_and_follow(
     async with open_nursery() as nursery:
         followed = _Followed()
         nursery.start_soon(_follow, control, request.Ref, progress, followed)
+        # What the build ends in is loaded while the engine works, and not while somebody waits for us.
+        nursery.start_soon(_load_result)
         try:
             response = dict((await control.solve(request)).ExporterResponse)
         except RpcError as error:
             failure = error
         await followed.wait_quiet()
         nursery.cancel_scope.cancel()
-    progress.finish()
     return response, failure
+
+
+async def _load_result() -> None:
+    await trio.to_thread.run_sync(importlib.import_module, "mobysession.build.result")
 
 
 class _Followed:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from mobysession.errors import ContextError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from mobysession.rpc.registrar import Attachable
+    from mobysession.services.credentials import CredentialsFrom
     from mobysession.services.secrets import SecretSource
 
 __all__ = ["BuildOptions", "Driver", "Ulimit", "parse_size"]
@@ -22,6 +24,9 @@ __all__ = ["BuildOptions", "Driver", "Ulimit", "parse_size"]
 Driver = Literal["auto", "control", "classic"]
 
 _SIZE_UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4, "p": 1024**5}
+_ONLY_DIRECTORIES = "Only a directory can be built: fetch or unpack it first."
+#: What docker's CLI takes for a repository or an archive to fetch, as it looks once it has become a path.
+_REMOTE = r"(?:https?|git|ssh):/|git@|github\.com/"
 _NETWORK_MODES = ("default", "none", "host")
 #: What an image reference looks like, loosely: the engine has the last word, this catches slips before a build starts.
 _REFERENCE = r"(?:[A-Za-z0-9.\-_\[\]:]+/)*[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?::[\w][\w.\-]{0,127})?"
@@ -76,7 +81,8 @@ class BuildOptions:
         ulimits: limits for RUN, as ``nofile=1024:2048``.
         secrets: what each ``RUN --mount=type=secret,id=...`` gets; see `mobysession.services.secrets.SecretSource`.
         iidfile: file that the image ID is written to; ``metadata_file``: one for the engine's response, as JSON.
-        credentials: registry credentials; None asks docker's configuration. See `mobysession.services.auth.Auth`.
+        credentials: registry credentials, and no others are looked up then; None asks docker's configuration. See
+            `mobysession.services.auth.Auth`.
         services: further services to host while the build runs.
         driver: how the engine is asked.
     """
@@ -98,7 +104,7 @@ class BuildOptions:
     secrets: Mapping[str, SecretSource] = field(default_factory=dict)
     iidfile: str | os.PathLike[str] | None = None
     metadata_file: str | os.PathLike[str] | None = None
-    credentials: Mapping[str, tuple[str, str]] | Callable[..., Any] | None = None
+    credentials: CredentialsFrom | None = None
     services: Sequence[Attachable] = ()
     driver: Driver = "auto"
 
@@ -146,16 +152,16 @@ class BuildOptions:
         context = Path(self.context)
         _check_directory(context)
         if self.file is None:
-            if not any((context / name).exists() for name in ("Dockerfile", "dockerfile")):
+            if not any(os.path.lexists(context / name) for name in ("Dockerfile", "dockerfile")):
                 raise ContextError(
                     f"there is no Dockerfile in {context.absolute()}",
                     hint="Name it with file= (-f on the command line).",
                 )
             return context, context, "Dockerfile"
         dockerfile = Path(self.file)
-        if dockerfile.is_dir():
+        if os.path.isdir(dockerfile):
             raise ContextError(f"{dockerfile} is a directory, not a Dockerfile")
-        if not dockerfile.exists():
+        if not os.path.exists(dockerfile):
             raise ContextError(f"there is no Dockerfile {dockerfile.absolute()}", hint=_file_hint(context, dockerfile))
         return context, dockerfile.parent, dockerfile.name
 
@@ -204,14 +210,19 @@ def _check_tag(tag: str) -> None:
 
 
 def _check_directory(context: Path) -> None:
-    if context.is_dir():
-        return
-    if context.exists():
+    try:
+        mode = os.stat(context).st_mode
+    except FileNotFoundError:
+        hint = _ONLY_DIRECTORIES if str(context) == "-" or re.match(_REMOTE, os.fspath(context)) else None
+        raise ContextError(f"the build context {context.absolute()} does not exist", hint=hint) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ContextError(f"the build context {context} cannot be used: {reason}") from error
+    if not stat.S_ISDIR(mode):
         raise ContextError(f"the build context {context} is not a directory", hint="Name a Dockerfile with file= (-f).")
-    raise ContextError(f"the build context {context.absolute()} does not exist")
 
 
 def _file_hint(context: Path, dockerfile: Path) -> str | None:
-    if not dockerfile.is_absolute() and (context / dockerfile).exists():
+    if not dockerfile.is_absolute() and os.path.exists(context / dockerfile):
         return f"The path counts from the working directory: {context / dockerfile} exists."
     return None

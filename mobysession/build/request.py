@@ -6,9 +6,6 @@ those of the frontend ``dockerfile.v0`` (moby/buildkit frontend/dockerui) and of
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from typing import TYPE_CHECKING
 
 from mobysession._pb import control_pb2
@@ -108,6 +105,8 @@ def build_query(options: BuildOptions, *, build_id: str, session_id: str, docker
         query.append(("networkmode", options.network))
     if (size := options.shm_bytes()) is not None:
         query.append(("shmsize", str(size)))
+    import json  # only for the classic driver: start-up
+
     if limits := options.limits():
         listed = [{"Name": limit.name, "Soft": limit.soft, "Hard": limit.hard} for limit in limits]
         query.append(("ulimits", json.dumps(listed)))
@@ -119,6 +118,9 @@ def build_query(options: BuildOptions, *, build_id: str, session_id: str, docker
 
 
 def _csv(values: Iterable[str]) -> str:
+    import csv  # only for who adds hosts or limits: start-up
+    import io
+
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(values)
     return line.getvalue()

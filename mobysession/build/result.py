@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,9 @@ class BuildResult:
         """Return what ``--metadata-file`` holds: the response, with descriptors as objects."""
         decoded: dict[str, Any] = dict(self.response)
         if descriptor := self.response.get(_DESCRIPTOR):
-            decoded[_DESCRIPTOR] = json.loads(base64.b64decode(descriptor))
+            # What cannot be decoded stays as the engine wrote it.
+            with suppress(ValueError, RecursionError):
+                decoded[_DESCRIPTOR] = json.loads(base64.b64decode(descriptor))
         if self.image_id:
             decoded.setdefault("containerimage.digest", self.image_id)
         if self.tags:
@@ -134,14 +137,21 @@ def context_transfer(transfer: DirectoryTransfer) -> ContextTransfer:
 
 
 def write_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` to ``path`` so that a reader sees the old content or the new, never a part; blocking."""
-    target = os.fspath(path)
+    """Write ``text`` to ``path`` so that a reader sees the old content or the new, never a part; blocking.
+
+    A link stays one: what it leads to is replaced. A device or a pipe, as ``/dev/stderr``, is written to.
+    """
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        with open(target, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+        return
     scratch = f"{target}.tmp-{os.getpid()}"
     try:
-        with open(scratch, "w", encoding="utf-8") as file:
+        with open(scratch, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
         os.replace(scratch, target)
-    except OSError:
-        if os.path.exists(scratch):
+    except BaseException:
+        with suppress(OSError):
             os.unlink(scratch)
         raise

@@ -8,8 +8,11 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import trio
+
+from mobysession import limits
 from mobysession._pb import control_pb2
-from mobysession.errors import RpcError, StatusCode
+from mobysession.errors import HandshakeError, HandshakeTimeout, RpcError, StatusCode
 from mobysession.rpc.client import open_channel
 from mobysession.transport.hijack import hijack
 
@@ -20,9 +23,10 @@ if TYPE_CHECKING:
     from mobysession.rpc.client import Channel
     from mobysession.transport.endpoint import Endpoint
 
-__all__ = ["Control", "open_control"]
+__all__ = ["Control", "open_control", "speak_control"]
 
 _SERVICE = "/moby.buildkit.v1.Control/"
+_PROXY_HINT = "The daemon's log says more. A proxy in between must pass upgraded connections through."
 
 
 class Control:
@@ -111,7 +115,44 @@ async def open_control(endpoint: Endpoint) -> AsyncIterator[Control]:
     Raises:
         UpgradeRefused: this engine has no ``/grpc`` (before 19.03, or behind a proxy that hides it).
         TransportError: see `mobysession.transport.hijack`.
+        HandshakeError: see `speak_control`.
     """
     stream = await hijack(endpoint, "/grpc", ())
+    async with speak_control(stream) as control:
+        yield control
+
+
+@asynccontextmanager
+async def speak_control(
+    stream: trio.abc.Stream, *, ready_timeout: float = limits.READY_TIMEOUT
+) -> AsyncIterator[Control]:
+    """Open the Control API on a hijacked stream, once the daemon was seen to speak HTTP/2 there; closes the stream.
+
+    Args:
+        stream: owned from now on.
+        ready_timeout: seconds to wait for the daemon's SETTINGS.
+
+    Raises:
+        HandshakeTimeout: they did not come.
+        HandshakeError: the connection ended instead.
+    """
     async with open_channel(stream) as channel:
+        with trio.move_on_after(ready_timeout):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when, channel.closed, nursery.cancel_scope)
+                nursery.start_soon(_cancel_when, channel.ready, nursery.cancel_scope)
+        if channel.closed.is_set():
+            reason = channel.failure.message if channel.failure else "the connection was closed"
+            raise HandshakeError(
+                f"the daemon accepted POST /grpc and then did not speak HTTP/2: {reason}", hint=_PROXY_HINT
+            ) from channel.failure
+        if not channel.ready.is_set():
+            raise HandshakeTimeout(
+                f"the daemon accepted POST /grpc and then said nothing for {ready_timeout:g} s", hint=_PROXY_HINT
+            )
         yield Control(channel)
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,11 +57,7 @@ class Target:
         """Return the endpoint; EndpointError where there is none."""
         from mobysession.transport.endpoint import Endpoint
 
-        if self._host is not None:
-            return Endpoint.parse(self._host, source="--host")
-        if self._context is not None:
-            return Endpoint.from_context(self._context)
-        return Endpoint.from_env()
+        return Endpoint.from_env(host=self._host, context=self._context)
 
     @property
     def is_default(self) -> bool:
@@ -110,6 +107,10 @@ def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
     """Run a coroutine function on trio; Ctrl-C cancels it wherever it waits, and arrives here as KeyboardInterrupt."""
     import trio
 
+    if not gc.isenabled():
+        # `main` disabled it while everything was loaded; from now on there may be garbage.
+        gc.freeze()
+        gc.enable()
     return trio.run(function, *arguments, restrict_keyboard_interrupt_to_checkpoints=True)
 
 

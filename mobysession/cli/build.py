@@ -11,7 +11,10 @@ import click
 from mobysession.cli.app import run_async
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mobysession.cli.app import Target
+    from mobysession.services.secrets import SecretSource
 
 __all__ = ["command"]
 
@@ -42,11 +45,10 @@ def command(daemon: Target, /, quiet: bool, progress: str | None, **given: Any) 
     """Build an image from the directory PATH, in the engine's BuildKit."""
     from mobysession.build.build import build_with
     from mobysession.build.options import BuildOptions
-    from mobysession.services.secrets import parse_secret_spec
 
     given["build_args"] = dict(_assignment(text) for text in given["build_args"])
     given["labels"] = {name: value or "" for name, value in map(_assignment, given["labels"])}
-    given["secrets"] = dict(parse_secret_spec(text) for text in given["secrets"])
+    given["secrets"] = _secrets(given["secrets"])
     for name in ("platforms", "no_cache_filter"):
         given[name] = [part for text in given[name] for part in text.split(",") if part]
     options = BuildOptions(**given)
@@ -61,6 +63,14 @@ def command(daemon: Target, /, quiet: bool, progress: str | None, **given: Any) 
 
 async def _build(build_with: Any, options: Any, daemon: Target, view: str) -> Any:
     return await build_with(options, endpoint=daemon.endpoint(), progress=view)
+
+
+def _secrets(specs: Sequence[str]) -> dict[str, SecretSource]:
+    if not specs:
+        return {}
+    from mobysession.services.secrets import parse_secret_spec
+
+    return dict(parse_secret_spec(spec) for spec in specs)
 
 
 def _assignment(text: str) -> tuple[str, str | None]:

@@ -1,7 +1,7 @@
 """fsutil's DiffCopy: a tree of files offered entry by entry, and sent file by file as the receiver asks.
 
-`send_tree` plays the sender, which is the client's part when the daemon reads a build context; `receive_tree` the receiver.
-A tree is a `Source`; `Directory` is one.
+`send_tree` plays the sender, which is the client's part when the daemon reads a build context; `receive_tree` the
+receiver. A tree is a `Source`; `Directory` is one.
 """
 
 from mobysession.filesync.directory import Directory

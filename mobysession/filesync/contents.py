@@ -1,8 +1,9 @@
 """Reading the requested files and cutting them into DATA packets.
 
-One hop into a worker thread reads many small files, or a few chunks of a large one, and comes back with messages that are
-ready to be sent. What is read is what is sent: a file that shrank or grew since it was offered arrives as it was found,
-with a warning. A file that is gone, unreadable or something else now is a failure, never silently an empty file.
+One hop into a worker thread reads many small files, or a few chunks of a large one, and comes back with messages that
+are ready to be sent. What is read is what is sent: a file that shrank or grew since it was offered arrives as it was
+found, with a warning. A file that is gone, unreadable or something else now is a failure, never silently an empty
+file.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ class Contents:
         offered = self._offers.size(entry_id)
         if sent != offered:
             verb = "shrank" if sent < offered else "grew"
+            path = quote(self._offers.path(entry_id))
             reading.warnings.append(
-                f"{quote(self._offers.path(entry_id))} {verb} from {offered} to {sent} bytes while the directory was being"
+                f"{path} {verb} from {offered} to {sent} bytes while the directory was being"
                 " sent; it is sent as it was read"
             )

@@ -104,7 +104,7 @@ class Directory:
         return _values(full, names) if names else _NONE
 
     def fetch(self, path: bytes, offered: int) -> bytes | Content:
-        """Read a small regular file, open a large one; a socket, which is offered as a file, is empty. See `Source.fetch`."""
+        """Read a small regular file, open a large one; see `Source.fetch`. A socket, offered as a file, is empty."""
         full = self._root + b"/" + path
         try:
             descriptor = os.open(full, _OPEN)

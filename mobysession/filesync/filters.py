@@ -1,7 +1,8 @@
 """Which entries of a tree are sent: include and exclude patterns, and when a directory need not be looked into.
 
-An entry is sent when it is included and not excluded. A directory that is left out may still have to be walked, because an
-exception (``!keep``) or a deeper include may match below it; it is then announced late, only once something in it is.
+An entry is sent when it is included and not excluded. A directory that is left out may still have to be walked,
+because an exception (``!keep``) or a deeper include may match below it; it is then announced late, only once something
+in it is.
 
 Source: tonistiigi/fsutil filter.go.
 """

@@ -1,8 +1,8 @@
 """followpaths: the files a Dockerfile names, together with what their symbolic links lead to.
 
-``COPY link/file`` needs the link and the file behind it. Each path is walked component by component; where a component is a
-link, or a wildcard that matches links, the component itself is recorded and the walk goes on at the target. Targets are
-taken from the root of the tree and cannot leave it.
+``COPY link/file`` needs the link and the file behind it. Each path is walked component by component; where a component
+is a link, or a wildcard that matches links, the component itself is recorded and the walk goes on at the target.
+Targets are taken from the root of the tree and cannot leave it.
 
 Source: tonistiigi/fsutil followlinks.go.
 """

@@ -1,7 +1,7 @@
 """Go's ``path/filepath`` on slash-separated names: Clean, Match, and what counts as white space.
 
-Patterns are written for Go's rules, and Python's ``posixpath`` and ``fnmatch`` differ from them in the corners that matter
-(a leading ``//``, ``[!a]``, what an unclosed bracket means), so the few functions needed are here.
+Patterns are written for Go's rules, and Python's ``posixpath`` and ``fnmatch`` differ from them in the corners that
+matter (a leading ``//``, ``[!a]``, what an unclosed bracket means), so the few functions needed are here.
 
 Source: Go's src/internal/filepathlite/path.go and src/path/filepath/match.go.
 """

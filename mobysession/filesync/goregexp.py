@@ -1,8 +1,8 @@
 """Regular expressions of Go's dialect, RE2, written in Python's.
 
-The expressions come from the pattern compiler, so groups are its own and only brackets, escapes, ``|``, ``^`` and braces
-arrive from users. The two dialects agree on most of that; the rest is translated or refused here. Refused too are three
-things RE2 has and Python lacks, which no ignore file uses: ``\\Q``, ``\\p`` and ``\\C``.
+The expressions come from the pattern compiler, so groups are its own and only brackets, escapes, ``|``, ``^`` and
+braces arrive from users. The two dialects agree on most of that; the rest is translated or refused here. Refused too
+are three things RE2 has and Python lacks, which no ignore file uses: ``\\Q``, ``\\p`` and ``\\C``.
 
 Source: Go's src/regexp/syntax/parse.go.
 """

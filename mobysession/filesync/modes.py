@@ -1,7 +1,8 @@
 """Go's portable file mode, which is what travels in a STAT.
 
-``os.FileMode`` keeps the nine permission bits where POSIX has them and moves everything else to the top of a 32-bit word:
-a directory is bit 31, not ``0o040000``. Sending ``st_mode`` as it is makes files look right and directories wrong.
+``os.FileMode`` keeps the nine permission bits where POSIX has them and moves everything else to the top of a 32-bit
+word: a directory is bit 31, not ``0o040000``. Sending ``st_mode`` as it is makes files look right and directories
+wrong.
 
 Source: Go's src/os/types.go and src/os/stat_linux.go.
 """

@@ -1,7 +1,7 @@
 """What was offered to the receiver: an entry's id is its position among all STATs, and a file is asked for by it.
 
-A tree may have a million entries, so they are columns of numbers and one string of names, near 25 bytes an entry beside the
-name itself: parent id, end of the name, size, state. A path is put together when its file is requested.
+A tree may have a million entries, so they are columns of numbers and one string of names, 13 bytes an entry
+beside the name itself: parent id, end of the name, size, state. A path is put together when its file is requested.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ __all__ = ["ROOT", "Offers"]
 #: The parent of the entries at the top.
 ROOT: Final = 0xFFFF_FFFF
 
-_CLOSED, _OPEN, _REQUESTED = 0, 1, 2
+_LARGE: Final = 0xFFFF_FFFF
+_OPEN: Final = 1
+_REQUESTED: Final = 2
 
 
 class Offers:
@@ -24,8 +26,10 @@ class Offers:
 
     def __init__(self) -> None:
         self._parents = array("I")
-        self._ends = array("Q")
-        self._sizes = array("Q")
+        self._ends = array("I")
+        self._sizes = array("I")
+        #: The sizes that do not fit there.
+        self._large: dict[int, int] = {}
         self._states = bytearray()
         self._names = bytearray()
         self._last_directory = (ROOT, b"")
@@ -38,6 +42,9 @@ class Offers:
         self._parents.append(parent)
         self._names += name
         self._ends.append(len(self._names))
+        if size >= _LARGE:
+            self._large[len(self._states)] = size
+            size = _LARGE
         self._sizes.append(size)
         self._states.append(requestable)
         return len(self._states) - 1
@@ -54,7 +61,8 @@ class Offers:
 
     def size(self, entry_id: int) -> int:
         """Return the size an entry was offered with, in bytes."""
-        return self._sizes[entry_id]
+        size = self._sizes[entry_id]
+        return size if size != _LARGE else self._large[entry_id]
 
     def path(self, entry_id: int) -> bytes:
         """Return the path of an entry."""

@@ -1,10 +1,10 @@
 """The packets of DiffCopy.
 
-Five kinds share one message: STAT announces an entry, and without one ends the listing; REQ asks for the file of an id; DATA
-carries a piece of it, and an empty piece ends it; FIN says that all is there; ERR that it never will be.
+Five kinds share one message: STAT announces an entry, and without one ends the listing; REQ asks for the file of an
+id; DATA carries a piece of it, and an empty piece ends it; FIN says that all is there; ERR that it never will be.
 
-DATA is written by hand: its content is the bulk of a transfer and should be copied as seldom as possible. Everything else
-goes through the generated messages, which measured faster than encoding in Python.
+DATA is written by hand: its content is the bulk of a transfer and should be copied as seldom as possible. Everything
+else goes through the generated messages, which measured faster than encoding in Python.
 
 Source: tonistiigi/fsutil types/wire.proto and types/stat.proto.
 """
@@ -60,9 +60,12 @@ class StatEncoder:
 
     def __init__(self, *, reset_owner: bool) -> None:
         self._reset_owner = reset_owner
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with a fresh message, to be done every thousand entries or so: a message never frees what was set in it."""
         self._packet = fsutil_pb2.Packet()
         self._stat = self._packet.stat
-        self._stat.SetInParent()
 
     def encode(self, path: bytes, entry: Entry, link: bytes, xattrs: Mapping[str, bytes]) -> bytes:
         """Return the packet of ``entry`` at ``path``; ``link`` is its target, or the first path of a hard link."""

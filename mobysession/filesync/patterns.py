@@ -1,12 +1,13 @@
 """The patterns of ``.dockerignore`` and of COPY sources, as moby/patternmatcher understands them.
 
-A pattern is trimmed, cleaned as a path, and only then looked at for a leading ``!``. It is compiled into one of four tests:
-equal, begins with, ends with, or a regular expression that is built character by character. The expression inherits oddities
-(``^`` is an anchor, ``|`` an alternative, ``*`` inside brackets is still replaced), and builds depend on them, so the
-algorithm is ported and not approximated with a glob library.
+A pattern is trimmed, cleaned as a path, and only then looked at for a leading ``!``. It is compiled into one of four
+tests: equal, begins with, ends with, or a regular expression that is built character by character. The expression
+inherits oddities (``^`` is an anchor, ``|`` an alternative, ``*`` inside brackets is still replaced), and builds
+depend on them, so the algorithm is ported and not approximated with a glob library.
 
-In a list, later patterns override earlier ones, and a pattern that matched a directory holds for everything below it unless
-a later one says otherwise. While a tree is walked, each directory hands the matches of its patterns to its children.
+In a list, later patterns override earlier ones, and a pattern that matched a directory holds for everything below it
+unless a later one says otherwise. While a tree is walked, each directory hands the matches of its patterns to its
+children.
 
 Source: moby/patternmatcher patternmatcher.go.
 """
@@ -129,8 +130,8 @@ def _compile(text: str) -> tuple[Kind, str]:
 class PatternList:
     """An ordered list of patterns.
 
-    Neighbours of one sign are kept as one run with one test: within a run the order is of no consequence, and whether its
-    children need be tested depends on any of them having matched.
+    Neighbours of one sign are kept as one run with one test: within a run the order is of no consequence, and whether
+    its children need be tested depends on any of them having matched.
 
     Args:
         patterns: as written, e.g. the lines of an ignore file.
@@ -206,8 +207,8 @@ def _blame(patterns: Iterable[Pattern], error: BadPattern) -> BadPattern:
 def _any_of(patterns: Sequence[Pattern]) -> Callable[[str], bool]:
     """Return one test that is true when any of ``patterns`` matches.
 
-    It is asked about every entry of the tree, so what plain text can decide is decided by a few calls for all patterns, and
-    a regular expression runs only on paths that begin or end as one of them demands.
+    It is asked about every entry of the tree, so what plain text can decide is decided by a few calls for all
+    patterns, and a regular expression runs only on paths that begin or end as one of them demands.
     """
     exact = {pattern.text for pattern in patterns if pattern.kind is Kind.EXACT}
     prefixes = tuple(pattern.text[:-2] for pattern in patterns if pattern.kind is Kind.PREFIX)

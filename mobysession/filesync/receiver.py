@@ -1,8 +1,8 @@
 """The receiver of DiffCopy: make a directory equal to what the sender lists, asking for the files that differ.
 
-Every STAT is checked, compared with what is there, and applied at once; a file that differs is made empty and asked for.
-What is there and was not listed is removed when its directory is done, unless the trees are merged. When the listing has
-ended and every file asked for has arrived, the times of directories are put right and FIN is exchanged.
+Every STAT is checked, compared with what is there, and applied at once; a file that differs is made empty and asked
+for. What is there and was not listed is removed when its directory is done, unless the trees are merged. When the
+listing has ended and every file asked for has arrived, the times of directories are put right and FIN is exchanged.
 
 Source: tonistiigi/fsutil receive.go.
 """
@@ -150,7 +150,7 @@ class _Receiving:
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
-        self._replica.__exit__(None, None, None)
+        self._replica.close()
 
     def report(self) -> ReceiveReport:
         """Return the figures."""

@@ -1,7 +1,7 @@
 """A directory being made equal to a listing.
 
-Every path is opened component by component below the root, never through a symbolic link, whoever made it: the names come
-from a peer. All methods are called in a worker thread.
+Every path is opened component by component below the root, never through a symbolic link, whoever made it: the names
+come from a peer. All methods are called in a worker thread.
 
 Source: tonistiigi/fsutil diskwriter.go and diff_containerd.go.
 """
@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Final
 from mobysession.filesync import modes
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from mobysession._pb.fsutil_pb2 import Stat
 
 __all__ = ["Replica"]
@@ -33,7 +31,7 @@ class Replica:
     """The receiving directory.
 
     Args:
-        root: an existing directory; a context manager closes it again.
+        root: an existing directory; `close` gives it back.
         owner: who is to own everything; None to take the listing's word for it, which needs root's rights.
     """
 
@@ -42,12 +40,8 @@ class Replica:
         self._owner = owner
         self._open: tuple[bytes, int] = (b"", self._root)
 
-    def __enter__(self) -> Replica:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close what is open."""
         self._forget()
         os.close(self._root)
 
@@ -162,7 +156,8 @@ class Replica:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         try:
             for key, value in wanted.xattrs.items():
-                # Which ones may be set depends on the file system and on who asks; the reference does not insist either.
+                # Which ones may be set depends on the file system and on who asks; the reference does not insist
+                # either.
                 with contextlib.suppress(OSError):
                     os.setxattr(descriptor, key, value)
         finally:

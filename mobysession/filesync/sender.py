@@ -1,12 +1,12 @@
 """The sender of DiffCopy.
 
-The sender walks a tree and announces every entry with a STAT, in order, then ends the listing with an empty one. Entries are
-numbered by position. While the listing still goes on, the receiver asks for files by number with REQ, and the sender answers
-each with DATA packets and an empty one at the end. When the receiver has all it wanted it says FIN, the sender says FIN, and
-that is all: nobody waits for the other side to close.
+The sender walks a tree and announces every entry with a STAT, in order, then ends the listing with an empty one.
+Entries are numbered by position. While the listing still goes on, the receiver asks for files by number with REQ, and
+the sender answers each with DATA packets and an empty one at the end. When the receiver has all it wanted it says FIN,
+the sender says FIN, and that is all: nobody waits for the other side to close.
 
-Three tasks share a transfer: one lists, one reads requests, one sends contents. Requests are read whatever the other two wait
-for, since a receiver that cannot get rid of them may stop to take what is sent.
+Three tasks share a transfer: one lists, one reads requests, one sends contents. Requests are read whatever the other
+two wait for, since a receiver that cannot get rid of them may stop to take what is sent.
 
 Source: tonistiigi/fsutil send.go.
 """

@@ -1,8 +1,8 @@
 """What a tree must be able to do to be sent.
 
-A source knows names, attributes and contents. It knows nothing of patterns, packets or ids: walking, filtering and sending
-are the same for all of them. All methods are called in worker threads, from several transfers at once, and a source keeps
-no state of any of these.
+A source knows names, attributes and contents. It knows nothing of patterns, packets or ids: walking, filtering and
+sending are the same for all of them. All methods are called in worker threads, from several transfers at once, and a
+source keeps no state of any of these.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a receiver checks of a listing before it believes any of it.
 
-Paths are clean and stay inside; they come in the order of the walk, each below a directory that was announced; a hard link
-names a file that came before it.
+Paths are clean and stay inside; they come in the order of the walk, each below a directory that was announced; a hard
+link names a file that came before it.
 
 Source: tonistiigi/fsutil validator.go and hardlinks.go.
 """

@@ -1,7 +1,7 @@
 """The walk: a tree becomes STAT packets, in batches, and a list of what was offered.
 
-Depth first, parents before children, names in byte order: the order the receiver insists on. Nothing but the path from the
-root to the present directory is held; what went by is kept in `Offers`, in a few bytes an entry.
+Depth first, parents before children, names in byte order: the order the receiver insists on. Nothing but the path from
+the root to the present directory is held; what went by is kept in `Offers`, in a few bytes an entry.
 
 The walk runs in a worker thread and is asked for one batch at a time. A batch ends after a number of entries or a few
 milliseconds, whichever comes first, so that a hop between threads costs little and a cancellation is heard soon.
@@ -104,6 +104,7 @@ class Walk:
             if visited % _CLOCK_EVERY == 0 and (visited >= _BATCH_ENTRIES or time.monotonic() > deadline):
                 yield self._batch
                 self._batch = Batch([])
+                self._encoder.renew()
                 deadline, visited = time.monotonic() + _BATCH_SECONDS, 0
         yield self._batch
 

@@ -449,13 +449,13 @@ class GrpcConnection:
         """Open the peer's windows again, as far as it has filled them with bytes that were taken.
 
         Half a window at a time, because each opening is a frame. A stream's window waits for the handler. That of the
-        connection does not, or one call that is never read would starve all others; not until more is unread than memory
-        should hold.
+        connection does not, or one call that is never read would starve all others; but it does once more is unread
+        than memory should hold.
         """
         size = call.owed - max(0, call.held)
         if size >= limits.STREAM_WINDOW // 2 and not call.remote_ended and not self._terminated:
             call.owed -= size
-            # The stream may have ended further on in the bytes that are being handled; then nobody waits for its window.
+            # The stream may have ended further on in the bytes being handled; then nobody waits for its window.
             with suppress(h2.exceptions.StreamClosedError):
                 self._h2.increment_flow_control_window(size, stream_id)
         self._give_back_connection()

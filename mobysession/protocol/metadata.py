@@ -50,7 +50,8 @@ def _encode_value(key: str, value: str | bytes) -> bytes:
         raise LocalProtocolError(f"metadata {key!r} takes text; keys that end in -bin take bytes")
     if not (value.isascii() and value.isprintable()):
         raise LocalProtocolError(f"metadata {key!r} has a value with characters outside printable ASCII")
-    return value.encode("ascii")
+    # Spaces around a value mean nothing in gRPC, and some peers end the connection over them.
+    return value.strip(" ").encode("ascii")
 
 
 def decode_metadata(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str | bytes]]:
@@ -108,7 +109,8 @@ def _query_unescape(value: str) -> str:
     decoded = bytearray(first)
     for part in rest:
         try:
-            decoded += binascii.unhexlify(part[:2])
+            # Nothing behind the percent sign is invalid too, but nothing is valid hexadecimal.
+            decoded += binascii.unhexlify(part[:2] or b"?")
         except binascii.Error:
             return ""
         decoded += part[2:]

@@ -59,7 +59,8 @@ def decode_message(value: bytes) -> str:
     decoded = bytearray(first)
     for part in rest:
         try:
-            decoded += binascii.unhexlify(part[:2])
+            # Nothing behind the percent sign is invalid too, but nothing is valid hexadecimal.
+            decoded += binascii.unhexlify(part[:2] or b"?")
             decoded += part[2:]
         except binascii.Error:
             decoded += b"%" + part

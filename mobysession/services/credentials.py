@@ -16,11 +16,12 @@ import trio
 
 from mobysession import dockerconfig, limits
 from mobysession.errors import CredentialError, EndpointError, UsageError
-from mobysession.services.credential_helper import HelperAnswer, ask_helper
 from mobysession.services.provider import Provider
 
 if TYPE_CHECKING:
     import os
+
+    from mobysession.services.credential_helper import HelperAnswer
 
 __all__ = ["ANONYMOUS", "CredentialSource", "Credentials", "CredentialsFrom", "DockerCredentials", "credential_source"]
 
@@ -140,6 +141,8 @@ class DockerCredentials:
     async def _find(self, key: str) -> Credentials:
         config, helper = await trio.to_thread.run_sync(self._configuration, key)
         if helper is not None:
+            from mobysession.services.credential_helper import ask_helper  # few have one, and it takes a while to load
+
             return _from_helper(await ask_helper(helper, key, config=config.path, seconds=self._timeout))
         entry = config.auth_entry(key)
         if entry is None:

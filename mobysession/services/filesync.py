@@ -1,8 +1,8 @@
 """FileSync: the daemon reads the directories of this build.
 
-The daemon calls ``DiffCopy`` with the name of a directory and the filters to apply, both as metadata, and receives the tree
-with `mobysession.filesync.send_tree`. Only names that were given here are answered; there is no way to name a path. The same
-directory is read several times during a build, and by several calls at once.
+The daemon calls ``DiffCopy`` with the name of a directory and the filters to apply, both as metadata, and receives the
+tree with `mobysession.filesync.send_tree`. Only names that were given here are answered; there is no way to name a
+path. The same directory is read several times during a build, and by several calls at once.
 
 Metadata values outside ASCII arrive percent-encoded, which a companion key says: ``exclude-patterns-encoded: 1``.
 
@@ -51,7 +51,8 @@ class FileSync:
     """Let the daemon read directories.
 
     Args:
-        dirs: by the name that the build uses ("context", "dockerfile", a named context): a directory of this machine, or
+        dirs: by the name that the build uses ("context", "dockerfile", a named context): a directory of this machine,
+        or
             any other source.
         on_progress: is called in the loop with the name of a directory and how far its transfer is; must not wait.
 

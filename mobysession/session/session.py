@@ -29,7 +29,6 @@ from mobysession.errors import (
     SessionNotReady,
     StatusCode,
 )
-from mobysession.events import CallEnded, CallStarted, SessionEnded, SessionEvent, SessionReady
 from mobysession.identity import new_id
 from mobysession.protocol.session_headers import SessionHeaders
 from mobysession.rpc.registrar import Registrar
@@ -41,6 +40,7 @@ from mobysession.transport.endpoint import Endpoint
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from mobysession.events import CallEnded, SessionEvent
     from mobysession.rpc.registrar import Attachable
     from mobysession.rpc.server import Server, ServerCall
     from mobysession.session.attach import Dialer
@@ -171,7 +171,10 @@ class Session:
         finally:
             self._server = None
             self.attachment = None
-            self._tell(SessionEnded(session_id=self.id, time=time.time(), error=error))
+            if self._listeners:
+                from mobysession.events import SessionEnded
+
+                self._tell(SessionEnded(session_id=self.id, time=time.time(), error=error))
 
     async def run(self, *, task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED) -> None:
         """Attach and serve until cancelled; ``await nursery.start(session.run)`` returns when it is ready."""
@@ -186,7 +189,10 @@ class Session:
                 nursery.start_soon(_cancel_when, server.ready, nursery.cancel_scope)
         if server.ready.is_set() and not server.closed.is_set():
             _log.info("session %s is ready, attached by %s", self.id, self.attachment and self.attachment.way)
-            self._tell(SessionReady(session_id=self.id, time=time.time(), settings=dict(server.settings)))
+            if self._listeners:
+                from mobysession.events import SessionReady
+
+                self._tell(SessionReady(session_id=self.id, time=time.time(), settings=dict(server.settings)))
             return
         if server.closed.is_set():
             reason = server.failure.message if server.failure else "the connection was closed"
@@ -208,6 +214,7 @@ class Session:
         ) from server.failure
 
     # -- events --------------------------------------------------------------------------------------------------------
+    # Their classes load with the first one that somebody wants to know of: start-up.
 
     def _tell(self, event: SessionEvent) -> None:
         for listener in self._listeners:
@@ -215,11 +222,15 @@ class Session:
 
     def _call_started(self, call: ServerCall) -> None:
         if self._listeners:
+            from mobysession.events import CallStarted
+
             self._tell(CallStarted(session_id=self.id, time=time.time(), call_id=call.number, method=call.method))
 
     def _call_ended(self, call: ServerCall, code: StatusCode, message: str, error: BaseException | None) -> None:
         if not self._listeners and error is None:
             return
+        from mobysession.events import CallEnded
+
         ended = CallEnded(
             session_id=self.id,
             time=time.time(),

@@ -48,7 +48,7 @@ class FakeCaller:
         id, name, shared_key: as the client gave them.
         methods: what it exposes, in lower case, as engines keep it.
         channel: the HTTP/2 connection, for calls of other services: ``await caller.channel.unary(...)``.
-        calls: what was called so far and has ended, in that order.
+        calls: what was called so far and has ended, in that order; health checks are only counted.
         last_activity: trio's time of the latest end of a call.
         health_checks: how many checks the session passed.
         closed: set when the session is over; ``reason`` says why.
@@ -105,8 +105,10 @@ class FakeCaller:
         return answer[2:]
 
     async def health(self, *, timeout: float | None = 30.0) -> None:
-        """Ask for the session's health once, beside the schedule; RpcError when the check fails."""
-        await self.unary(_CHECK, health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse, timeout=timeout)
+        """Ask for the session's health once, beside the schedule; RpcError when the check fails. Not recorded."""
+        await self.channel.unary(
+            _CHECK, health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse, timeout=timeout
+        )
 
     async def unary(
         self, method: str, request: Message, response: type[Response], *, timeout: float | None = None

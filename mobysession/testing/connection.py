@@ -92,7 +92,7 @@ class DaemonConnection:
         daemon, faults = self._daemon, self._daemon.faults
         session_id = request.header(_EXPOSED + "uuid") or ""
         stream = await self._upgrade(
-            request, faults, status=400, taken=session_id if session_id in daemon.sessions else None
+            request, faults, status=400, taken=session_id if faults.id_taken or session_id in daemon.sessions else None
         )
         if stream is None:
             return

@@ -21,15 +21,16 @@ import os
 import shutil
 import tempfile
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import trio
-import trio.testing
 
 from mobysession.concurrency import open_nursery
 from mobysession.errors import UsageError
 from mobysession.testing.connection import DaemonConnection
 from mobysession.testing.faults import Faults
+from mobysession.testing.memory import memory_connection
 from mobysession.testing.schedule import ENGINE_28, HealthSchedule
 from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.hijack import hijack
@@ -93,6 +94,7 @@ class FakeDaemon:
         self.ended: list[FakeCaller] = []
         self.requests: list[tuple[str, str]] = []
         self._path = os.fspath(path) if path is not None else None
+        self._listens = path is not None
         self._directory = os.fspath(directory) if directory is not None else None
         self._changed = trio.lowlevel.ParkingLot()
         self._stack = AsyncExitStack()
@@ -107,33 +109,33 @@ class FakeDaemon:
         ``options`` are those of the class.
         """
         daemon = cls(path, **options)
-        if path is None:
-            folder = tempfile.mkdtemp(prefix="fake-daemon-")
-            daemon._path = os.path.join(folder, "docker.sock")
-            daemon._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        daemon._listens = True
         return daemon
 
     async def __aenter__(self) -> Self:
+        listeners = [await self._listen()] if self._listens else []
         self._nursery = await self._stack.enter_async_context(open_nursery())
         self._stack.callback(self._nursery.cancel_scope.cancel)
-        if self._path is not None:
-            listener = await _listen(self._path)
-            self._nursery.start_soon(trio.serve_listeners, self._serve, [listener])
+        if listeners:
+            self._nursery.start_soon(trio.serve_listeners, self._serve, listeners)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._stack.__aexit__(kind, error, traceback)
-        self._nursery = None
+    ) -> bool | None:
+        try:
+            return await self._stack.__aexit__(kind, error, traceback)
+        finally:
+            self._nursery = None
 
     # -- ways in -------------------------------------------------------------------------------------------------------
 
     @property
     def host(self) -> str:
-        """The address as ``DOCKER_HOST`` takes it; UsageError for a daemon that does not listen."""
+        """The address as ``DOCKER_HOST`` takes it; UsageError for a daemon that does not listen, or not yet."""
         if self._path is None:
-            raise UsageError("this fake daemon has no address", hint="Use FakeDaemon.listen(), or daemon.dialer.")
+            hint = "Enter it first." if self._listens else "Use FakeDaemon.listen(), or daemon.dialer."
+            raise UsageError("this fake daemon has no address", hint=hint)
         return f"unix://{self._path}"
 
     @property
@@ -145,7 +147,7 @@ class FakeDaemon:
         """Return a new connection to the daemon, in memory: nothing has been asked on it yet."""
         if self._nursery is None:
             raise UsageError("this fake daemon does not run; enter it first")
-        ours, theirs = trio.testing.memory_stream_pair()
+        ours, theirs = memory_connection()
         self._nursery.start_soon(self._serve, theirs)
         await trio.lowlevel.checkpoint()
         return ours
@@ -220,6 +222,27 @@ class FakeDaemon:
             self._stack.callback(shutil.rmtree, self._directory, ignore_errors=True)
         return self._directory
 
+    def crash(self, error: Exception) -> None:
+        """Let ``error`` come out of the daemon's own block: it is a fault of the test, not of the client."""
+        assert self._nursery is not None
+        self._nursery.start_soon(_raise, error)
+
+    async def _listen(self) -> trio.SocketListener:
+        if self._path is None:
+            folder = tempfile.mkdtemp(prefix="fake-daemon-")
+            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            self._path = os.path.join(folder, "docker.sock")
+        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        try:
+            await sock.bind(self._path)
+            sock.listen(128)
+        except BaseException:
+            sock.close()
+            await self._stack.aclose()
+            raise
+        self._stack.callback(Path(self._path).unlink, missing_ok=True)
+        return trio.SocketListener(sock)
+
     async def _serve(self, stream: trio.abc.Stream) -> None:
         with trio.CancelScope() as scope:
             self._connections.add(scope)
@@ -230,12 +253,5 @@ class FakeDaemon:
                 await trio.aclose_forcefully(stream)
 
 
-async def _listen(path: str) -> trio.SocketListener:
-    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-    try:
-        await sock.bind(path)
-        sock.listen(128)
-        return trio.SocketListener(sock)
-    except BaseException:
-        sock.close()
-        raise
+async def _raise(error: Exception) -> None:
+    raise error

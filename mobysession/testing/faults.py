@@ -16,6 +16,8 @@ from dataclasses import dataclass, fields, replace
 import trio
 import trio.testing
 
+from mobysession.testing.memory import MemoryStream
+
 __all__ = ["FaultyStream", "Faults", "Refusal"]
 
 
@@ -41,6 +43,7 @@ class Faults:
 
     Attributes:
         refusal: answer the upgrade with this.
+        id_taken: refuse every session's ID as registered already.
         upgraded_to: what the 101 says it upgrades to.
         never_answer: read the request and say nothing.
         mute: say nothing after the 101.
@@ -57,6 +60,7 @@ class Faults:
     """
 
     refusal: Refusal | None = None
+    id_taken: bool = False
     upgraded_to: str = "h2c"
     never_answer: bool = False
     mute: bool = False
@@ -124,7 +128,10 @@ class FaultyStream(trio.abc.Stream):
         return data
 
     async def _cut(self) -> None:
-        await trio.aclose_forcefully(self._stream)
+        if self._faults.reset and isinstance(self._stream, MemoryStream):
+            await self._stream.reset()
+        else:
+            await trio.aclose_forcefully(self._stream)
         raise trio.BrokenResourceError("cut, as the faults say")
 
     async def aclose(self) -> None:

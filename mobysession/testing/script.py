@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 import trio
 
 from mobysession._pb import rpcstatus_pb2
-from mobysession.errors import RpcError, StatusCode
+from mobysession.errors import MobysessionError, RpcError, StatusCode
 from mobysession.testing.status_log import FakeVertex, StatusLog
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ class FakeSolve:
         self.dockerfile = ""
         self.filename = request.FrontendAttrs.get("filename", "Dockerfile")
         self._daemon = daemon
-        self._failed: FakeVertex | None = None
         self._received = 0
 
     @property
@@ -89,9 +88,8 @@ class FakeSolve:
         except trio.Cancelled:
             vertex.complete(error="context canceled")
             raise
-        except RpcError as error:
-            self._failed = vertex
-            vertex.complete(error=error.message)
+        except Exception as error:
+            vertex.complete(error=error.message if isinstance(error, MobysessionError) else str(error))
             raise
         vertex.complete()
 
@@ -157,7 +155,8 @@ class FakeSolve:
         return status.SerializeToString()
 
 
-#: A build: takes the solve, returns the exporter's response. An RpcError, which `FakeSolve.fail` raises, fails it.
+#: A build: takes the solve, returns the exporter's response. An RpcError, which `FakeSolve.fail` raises, fails it; what is
+#: no error of this package is a fault of the script and comes out of the daemon's own block.
 Script: TypeAlias = Callable[[FakeSolve], Awaitable[dict[str, str]]]
 
 

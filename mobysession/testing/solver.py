@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from mobysession._pb import control_pb2, ops_pb2, worker_pb2
-from mobysession.errors import RpcError, StatusCode
+from mobysession.errors import MobysessionError, RpcError, StatusCode
 from mobysession.rpc.registrar import Registrar
 from mobysession.rpc.server import open_server
 from mobysession.testing.script import FakeSolve, dockerfile_build
@@ -58,8 +58,17 @@ class Solver:
             await server.closed.wait()
 
     async def run(self, solve: FakeSolve) -> dict[str, str]:
-        """Run the script of a solve that was begun with `begin`."""
-        return await (self._daemon.script or dockerfile_build)(solve)
+        """Run the script of a solve that was begun with `begin`; RpcError when it fails."""
+        try:
+            return await (self._daemon.script or dockerfile_build)(solve)
+        except RpcError:
+            raise
+        except MobysessionError as error:
+            raise RpcError(StatusCode.UNKNOWN, error.message) from error
+        except Exception as error:
+            # A script that is broken must not look like a build that failed.
+            self._daemon.crash(error)
+            raise RpcError(StatusCode.INTERNAL, f"the script failed with {type(error).__name__}") from error
 
     @contextmanager
     def begin(self, request: control_pb2.SolveRequest) -> Iterator[FakeSolve]:

@@ -105,12 +105,11 @@ class Endpoint:
         if host and context:
             raise UsageError("a host and a context are given; either names a daemon", hint="Leave one of them out.")
         config = dockerconfig.load(config_dir, environ=environ)
-        tls = TLSConfig.from_env(environ, config_dir=config.path.parent)
         variable = environ.get("DOCKER_HOST")
         if host:
-            return cls(host, "--host", tls, config.http_headers)
+            return _with_tls_of(environ, host, "--host", config)
         if variable and context in (None, "", _DEFAULT_CONTEXT):
-            return cls(variable, "DOCKER_HOST", tls, config.http_headers)
+            return _with_tls_of(environ, variable, "DOCKER_HOST", config)
         for name, origin in (
             (context, "--context"),
             (environ.get("DOCKER_CONTEXT"), "DOCKER_CONTEXT"),
@@ -120,7 +119,7 @@ class Endpoint:
                 break
             if name:
                 return _from_context(name, config, f'context "{name}", from {origin}')
-        return _default(environ, tls, config.http_headers)
+        return _default(environ, config)
 
     @classmethod
     def from_context(
@@ -164,7 +163,16 @@ def _from_context(name: str, config: dockerconfig.DockerConfig, source: str) -> 
     return Endpoint(context.host, source, context.tls, config.http_headers)
 
 
-def _default(environ: Mapping[str, str], tls: TLSConfig | None, headers: tuple[tuple[str, str], ...]) -> Endpoint:
+def _with_tls_of(environ: Mapping[str, str], url: str, source: str, config: dockerconfig.DockerConfig) -> Endpoint:
+    # Files that only a port would need are not looked for, and not missed, for a socket.
+    wanted = isinstance(parse_address(url), TCPAddress)
+    tls = TLSConfig.from_env(environ, config_dir=config.path.parent) if wanted else None
+    return Endpoint(url, source, tls, config.http_headers)
+
+
+def _default(environ: Mapping[str, str], config: dockerconfig.DockerConfig) -> Endpoint:
+    headers = config.http_headers
+    tls = TLSConfig.from_env(environ, config_dir=config.path.parent)
     if tls is not None:
         return Endpoint(_DEFAULT_TLS_URL, "default address with TLS", tls, headers)
     runtime_dir = environ.get("XDG_RUNTIME_DIR")

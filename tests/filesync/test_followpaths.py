@@ -76,10 +76,10 @@ def test_links_are_followed(
 
 def test_a_long_chain_of_links_is_no_recursion(tmp_path: Path, plant: Callable[[Path, object], None]) -> None:
     """Thousands of links one after the other are followed to the end."""
-    plant(tmp_path / "tree", {"l0": b"", **{f"l{n}": f"l{n - 1}" for n in range(1, 3000)}})
+    plant(tmp_path / "tree", {"l0": b"", **{f"l{n}": f"l{n - 1}" for n in range(1, 1200)}})
     source = Directory(tmp_path / "tree")
     source.check()
-    assert len(follow_links(source, ["l2999"]) or ()) == 3000
+    assert len(follow_links(source, ["l1199"]) or ()) == 1200
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobysession.filesync.gopath import clean, trim_space
@@ -175,6 +175,7 @@ _patterns = st.builds(
 _paths = st.lists(st.sampled_from(["a", "b", "ab", "a.b", "aa", "^", "\n", "é"]), min_size=1, max_size=4)
 
 
+@settings(deadline=None)
 @given(st.lists(_patterns, max_size=6), _paths)
 def test_the_matcher_agrees_with_a_slow_one(patterns: list[str], parts: list[str]) -> None:
     """Runs, prefilters and joined expressions change no answer on the way down a path."""
@@ -182,7 +183,8 @@ def test_the_matcher_agrees_with_a_slow_one(patterns: list[str], parts: list[str
         compiled = PatternList(patterns)
     except BadPattern:
         return
-    fast, slow = None, []
+    fast: tuple[bool, ...] | None = None
+    slow: list[bool] = []
     for end in range(1, len(parts) + 1):
         path = "/".join(parts[:end])
         expected, slow = slow_match(patterns, path, slow)

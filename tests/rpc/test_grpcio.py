@@ -239,9 +239,7 @@ async def test_all_cardinalities_with_our_client(registrar: Any, echo: Any, open
     note = echo[0].Note
     async with open_pair(registrar, stream_pair) as (channel, _):
         assert await channel.unary(SERVICE + "One", note(text="x"), note) == note(text="x")
-        answers = [
-            answer.count async for answer in channel.unary_stream(SERVICE + "Down", note(count=3), note)
-        ]
+        answers = [answer.count async for answer in channel.unary_stream(SERVICE + "Down", note(count=3), note)]
         assert answers == [0, 1, 2]
         async with channel.open_call(SERVICE + "Up") as call:
             await call.send_batch([note(data=b"12").SerializeToString(), note(data=b"3").SerializeToString()])

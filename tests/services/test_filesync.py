@@ -24,11 +24,19 @@ if TYPE_CHECKING:
 
 async def copy(channel: Channel, destination: Path, *metadata: tuple[str, str], **options: Any) -> set[str]:
     """Receive a directory as the daemon does, to the end of the call; return the paths that arrived."""
-    destination.mkdir(exist_ok=True)
+    _make(destination)
     async with channel.open_call(DIFF_COPY, metadata=metadata) as call:
         await receive_tree(call, destination, **options)
         assert await call.receive_batch() == []
-    return {str(path.relative_to(destination)) for path in destination.rglob("*")}
+    return _paths(destination)
+
+
+def _make(directory: Path) -> None:
+    directory.mkdir(exist_ok=True)
+
+
+def _paths(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*")}
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from mobysession.rpc.registrar import Cardinality, Registrar
 from mobysession.services.filesync import FileSync
 from mobysession.services.secrets import Secrets
 from mobysession.session import Session, open_session
-from mobysession.testing import FakeDaemon
+from mobysession.testing import FakeDaemon, Faults
 
 SECRET = b"correct-horse-battery-staple"
 _GET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
@@ -87,7 +87,7 @@ async def test_every_call_is_an_event(heard):
 
 
 async def test_a_secrets_value_is_in_no_event_log_or_repr(heard, caplog):
-    """After a secret was served, and after its function failed with it in its words, the value is nowhere to be read."""
+    """After a secret was served, and after its function failed quoting it, the value is nowhere to be read."""
     caplog.set_level(logging.DEBUG)
 
     def leaky():
@@ -132,38 +132,35 @@ async def test_health_is_answered_in_the_middle_of_a_bulk_transfer(tmp_path):
     """While a large context is being sent, checks are answered at once: long before the transfer is over."""
     (tmp_path / "context").mkdir()
     (tmp_path / "context" / "large").write_bytes(bytes(24 * 1024 * 1024))
-    async with FakeDaemon.listen() as daemon:
-        async with open_session(daemon.endpoint, FileSync({"context": tmp_path / "context"})) as session:
-            caller = await daemon.wait_session(session.id)
-            checks_before_the_end = 0
-            async with trio.open_nursery() as nursery:
-                done = trio.Event()
+    files = FileSync({"context": tmp_path / "context"})
+    done = trio.Event()
+    checks_before_the_end = 0
 
-                async def transfer():
-                    await caller.diffcopy("context", tmp_path / "received")
-                    done.set()
+    async def transfer():
+        await caller.diffcopy("context", tmp_path / "received")
+        done.set()
 
-                nursery.start_soon(transfer)
-                while not done.is_set():
-                    await caller.health(timeout=10)
-                    checks_before_the_end += not done.is_set()
-            assert checks_before_the_end >= 3
+    async with FakeDaemon.listen() as daemon, open_session(daemon.endpoint, files) as session:
+        caller = await daemon.wait_session(session.id)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transfer)
+            while not done.is_set():
+                await caller.health(timeout=10)
+                checks_before_the_end += not done.is_set()
+    assert checks_before_the_end >= 3
     assert (tmp_path / "received" / "large").stat().st_size == 24 * 1024 * 1024
 
 
-async def test_health_is_answered_while_the_daemon_reads_nothing_more(tmp_path, autojump_clock):
+async def test_health_is_answered_while_the_daemon_reads_nothing_more(autojump_clock):
     """A transfer that fills the connection's window leaves room for checks: nothing is given back, checks pass."""
-    (tmp_path / "large").write_bytes(bytes(1024 * 1024))
-    from mobysession.testing import Faults
-
-    async with FakeDaemon(faults=Faults(slow_reader=True)) as daemon:
-        async with open_session(daemon.dialer, Bulk()) as session:
-            caller = await daemon.wait_session(session.id)
-            async with caller.channel.open_call("/test.Bulk/Fill") as call:
-                await call.receive()
-                await trio.testing.wait_all_tasks_blocked()
-                for _ in range(10):
-                    await caller.health(timeout=5)
+    faults = Faults(slow_reader=True)
+    async with FakeDaemon(faults=faults) as daemon, open_session(daemon.dialer, Bulk()) as session:
+        caller = await daemon.wait_session(session.id)
+        async with caller.channel.open_call("/test.Bulk/Fill") as call:
+            await call.receive()
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(10):
+                await caller.health(timeout=5)
 
 
 class Bulk:
@@ -231,8 +228,8 @@ async def test_a_deadline_of_the_daemons_is_kept(autojump_clock, heard):
         session.listen(heard.append)
         async with session.attach():
             caller = await daemon.wait_session(session.id)
+            request = secrets_pb2.GetSecretRequest(ID="token")
             with pytest.raises(RpcError) as caught:
-                request = secrets_pb2.GetSecretRequest(ID="token")
                 await caller.unary(_GET, request, secrets_pb2.GetSecretResponse, timeout=2)
             assert caught.value.code is StatusCode.DEADLINE_EXCEEDED
             await caller.health()

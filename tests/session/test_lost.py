@@ -7,21 +7,30 @@ import trio
 
 from mobysession.errors import ConnectionLost, RpcError, SessionError, SessionLost, StatusCode
 from mobysession.events import SessionEnded, SessionReady
-from mobysession.rpc.registrar import Registrar
 from mobysession.session import Session, open_session
 from mobysession.testing import FakeDaemon, Faults
 
 
+async def _attach_and_lose(session, daemon, body=trio.sleep_forever):
+    """Attach, let the daemon die, and run ``body`` then."""
+    async with session.attach():
+        await daemon.wait_session(session.id)
+        daemon.kill()
+        await body()
+
+
+async def _attach_and_wait(session):
+    async with session.attach():
+        await trio.sleep_forever()
+
+
 async def test_the_daemons_death_ends_the_body_with_one_error(heard):
-    """A body that waits is cancelled and SessionLost raised, alone, with the loss as its cause; the events say the same."""
+    """A waiting body is cancelled and SessionLost raised, alone, the loss as its cause; the events say the same."""
     async with FakeDaemon() as daemon:
         session = Session(daemon.dialer)
         session.listen(heard.append)
         with pytest.raises(SessionLost) as caught:
-            async with session.attach():
-                await daemon.wait_session(session.id)
-                daemon.kill()
-                await trio.sleep_forever()
+            await _attach_and_lose(session, daemon)
     assert isinstance(caught.value.__cause__, ConnectionLost)
     assert [type(event) for event in heard] == [SessionReady, SessionEnded]
     assert heard[-1].error is caught.value
@@ -32,27 +41,23 @@ async def test_the_death_is_seen_on_a_socket_too():
     """The same over a unix socket, where the kernel tells."""
     async with FakeDaemon.listen() as daemon:
         with pytest.raises(SessionLost):
-            async with open_session(daemon.endpoint) as session:
-                await daemon.wait_session(session.id)
-                daemon.kill()
-                await trio.sleep_forever()
+            await _attach_and_lose(Session(daemon.endpoint), daemon)
 
 
 async def test_a_goodbye_is_quoted(autojump_clock):
     """A daemon that hangs up with a GOAWAY loses the session, not without its reason."""
     async with FakeDaemon(faults=Faults(goaway_after=3)) as daemon:
         with pytest.raises(SessionLost, match="client transport shutdown"):
-            async with open_session(daemon.dialer):
-                await trio.sleep_forever()
+            await _attach_and_wait(Session(daemon.dialer))
 
 
 async def test_a_failing_health_check_is_the_end(autojump_clock):
     """The strictest engine gives a session up at the first failed check; the session hears of it as lost."""
     async with FakeDaemon(faults=Faults(fail_health=True)) as daemon:
         started = trio.current_time()
+        session = Session(daemon.dialer)
         with pytest.raises(SessionLost):
-            async with open_session(daemon.dialer) as session:
-                await trio.sleep_forever()
+            await _attach_and_wait(session)
         assert trio.current_time() - started == pytest.approx(5, abs=0.5)
         assert "healthcheck failed" in (await daemon.wait_ended(session.id)).reason
 
@@ -62,7 +67,7 @@ async def test_running_handlers_are_cancelled_with_the_session():
     outcome = []
 
     class Slow:
-        def register(self, registrar: Registrar) -> None:
+        def register(self, registrar) -> None:
             registrar.stream("/test.Slow/Wait", self._wait)
 
         async def _wait(self, call):
@@ -72,36 +77,40 @@ async def test_running_handlers_are_cancelled_with_the_session():
             finally:
                 outcome.append("ended")
 
+    async def call_and_kill():
+        async with open_session(daemon.dialer, Slow()) as session:
+            caller = await daemon.wait_session(session.id)
+            nursery.start_soon(_call_and_lose, caller)
+            while not outcome:
+                await trio.lowlevel.checkpoint()
+            daemon.kill()
+            await trio.sleep_forever()
+
     async with FakeDaemon() as daemon, trio.open_nursery() as nursery:
         with pytest.raises(SessionLost):
-            async with open_session(daemon.dialer, Slow()) as session:
-                caller = await daemon.wait_session(session.id)
-                nursery.start_soon(_call_and_lose, caller)
-                while not outcome:
-                    await trio.lowlevel.checkpoint()
-                daemon.kill()
-                await trio.sleep_forever()
+            await call_and_kill()
     assert outcome == ["started", "ended"]
 
 
 async def _call_and_lose(caller):
-    with pytest.raises(RpcError) as caught:
-        async with caller.channel.open_call("/test.Slow/Wait") as call:
+    async with caller.channel.open_call("/test.Slow/Wait") as call:
+        with pytest.raises(RpcError) as caught:
             await call.receive()
     assert caught.value.code is StatusCode.UNAVAILABLE
 
 
 async def test_a_body_that_fails_as_the_session_is_lost_says_both():
     """When the loss makes the body fail in its own way, one error comes out and the other is noted on it."""
+
+    async def fail_at_the_end():
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise RuntimeError("cleanup failed")
+
     async with FakeDaemon() as daemon:
         with pytest.raises((SessionLost, RuntimeError)) as caught:
-            async with open_session(daemon.dialer) as session:
-                await daemon.wait_session(session.id)
-                daemon.kill()
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    raise RuntimeError("cleanup failed")
+            await _attach_and_lose(Session(daemon.dialer), daemon, fail_at_the_end)
     assert "also failed" in "".join(caught.value.__notes__)
 
 
@@ -110,10 +119,7 @@ async def test_a_lost_session_can_be_attached_again():
     async with FakeDaemon() as daemon:
         session = Session(daemon.dialer)
         with pytest.raises(SessionError):
-            async with session.attach():
-                await daemon.wait_session(session.id)
-                daemon.kill()
-                await trio.sleep_forever()
+            await _attach_and_lose(session, daemon)
         async with session.attach():
             await (await daemon.wait_session(session.id)).health()
 

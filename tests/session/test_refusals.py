@@ -67,8 +67,7 @@ async def test_a_page_of_a_proxy_is_not_repeated():
 
 async def test_a_taken_id_has_a_type_of_its_own():
     """What a daemon says of an ID that it has already is SessionIdInUse."""
-    taken = Refusal(400, "session abc already exists")
-    async with FakeDaemon(faults=Faults(refusal=taken)) as daemon:
+    async with FakeDaemon(faults=Faults(id_taken=True)) as daemon:
         with pytest.raises(SessionIdInUse) as caught:
             await _attach(daemon)
     assert caught.value.status == 400

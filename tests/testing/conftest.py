@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h2.config
 import h2.connection
 import h2.events
 import pytest
-import trio
 
-ENGINES = ("engine-20.10.24", "engine-28.5.2", "engine-api1.56")
+if TYPE_CHECKING:
+    import trio
+
 _DATA = Path(__file__).parent.parent / "data" / "daemon-half.json"
 
 

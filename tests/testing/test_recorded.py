@@ -14,7 +14,7 @@ ENGINES = ("engine-20.10.24", "engine-28.5.2", "engine-api1.56")
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_the_opening_is_that_of_an_engine_to_the_byte(engine, recordings):
-    """From the status line to the end of the empty SETTINGS frame, the fake answers buildx's own request as engines do."""
+    """From the status line to the end of the empty SETTINGS, the fake answers buildx's own request as engines do."""
     recording = recordings[engine]
     async with FakeDaemon() as daemon:
         stream = await daemon.dial()
@@ -101,7 +101,6 @@ async def test_data_is_followed_by_a_window_update_and_a_probe(recordings, bare_
     async with FakeDaemon() as daemon, trio.open_nursery() as nursery:
         client = bare_server(await daemon.dial())
         await client.stream.send_all(recording.request)
-        caller = await daemon.wait_session() if daemon.sessions else None
         await client.until(h2.events.SettingsAcknowledged)
         caller = await daemon.wait_session(recording.session_id())
         nursery.start_soon(caller.get_secret, "tok")

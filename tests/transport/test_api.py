@@ -162,12 +162,14 @@ async def test_an_answer_that_is_no_document_is_told(
     assert type(caught.value) is kind
 
 
-async def test_an_engine_that_stalls_is_given_up(serve: Serve, daemon: Daemon) -> None:
+async def test_an_engine_that_stalls_is_given_up(
+    serve: Serve, daemon: Daemon, autojump_clock: trio.testing.MockClock
+) -> None:
     """Neither a missing head nor a missing body is waited for without end."""
     for part, words in ((b"", "did not answer"), (b"HTTP/1.1 200 OK\r\n\r\n{", "did not finish its answer")):
         async with serve(daemon.answer(*filter(None, [part]), close=False)) as endpoint:
             with pytest.raises(errors.HandshakeTimeout, match=words):
-                await EngineApi(endpoint).get_json("/version", timeout=0.05)
+                await EngineApi(endpoint).get_json("/version", timeout=5)
 
 
 async def test_lines_are_read_at_any_length(serve: Serve, daemon: Daemon) -> None:
@@ -262,6 +264,26 @@ async def test_an_answer_before_the_end_of_the_body_counts(serve: Serve, daemon:
     ):
         assert response.status == 413
         assert (await response.error("build")).message == "build: the engine answered with status 413: too much"
+
+
+async def test_a_body_that_is_not_sent_to_its_end_is_closed(serve: Serve, daemon: Daemon) -> None:
+    """A generator whose rest nobody wants is closed inside the request, and not when it is garbage."""
+    closed = trio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 65536
+        finally:
+            closed.set()
+
+    endless = body()  # held, so that the garbage collector does not do the work
+    async with (
+        serve(daemon.answer(b"HTTP/1.1 413 Large\r\nConnection: close\r\n\r\n")) as endpoint,
+        EngineApi(endpoint).request("POST", "/build", body=endless) as response,
+    ):
+        assert response.status == 413
+        await closed.wait()
 
 
 async def test_an_answer_is_read_while_the_body_is_sent(serve: Serve, daemon: Daemon) -> None:

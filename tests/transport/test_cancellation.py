@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mobysession.transport.endpoint import Endpoint
     from tests.transport.conftest import Certificates, Daemon, Serve
 
+
 def has_children() -> bool:
     """Whether a process of ours runs, or has ended and was not seen off."""
     try:

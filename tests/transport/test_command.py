@@ -215,7 +215,7 @@ async def test_a_cancelled_close_kills_at_once() -> None:
     """Cancelling does not leave the command behind, nor wait for it."""
     stream = await shell("trap '' TERM; echo $$; while :; do sleep 1; done")
     pid = int(await stream.receive_some())
-    with trio.fail_after(1):
+    with trio.fail_after(limits.COMMAND_EXIT_TIMEOUT):
         await trio.aclose_forcefully(stream)
     await ended([pid])
     await stream.aclose()

@@ -199,6 +199,18 @@ def test_a_directory_without_ca_is_told(tmp_path: Path) -> None:
         Endpoint.from_env(environ, config_dir=tmp_path)
 
 
+def test_a_missing_ca_does_not_matter_to_a_socket(tmp_path: Path) -> None:
+    """Variables that concern ports only do not stand in the way of anything else."""
+    environ = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path / "none")}
+    add_context(tmp_path, "plain", meta("plain", "tcp://x:1"))
+    for found in (
+        Endpoint.from_env({**environ, "DOCKER_HOST": "unix:///x"}, config_dir=tmp_path),
+        Endpoint.from_env(environ, config_dir=tmp_path, host="ssh://box"),
+        Endpoint.from_env({**environ, "DOCKER_CONTEXT": "plain"}, config_dir=tmp_path),
+    ):
+        assert found.tls is None
+
+
 def test_half_a_client_certificate_is_told(tmp_path: Path) -> None:
     """A certificate without its key is an error that names the one that is there."""
     certs = certificate_files(tmp_path / "certs", "ca.pem", "cert.pem")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -180,6 +181,26 @@ def test_an_unusable_file_is_told(tmp_path: Path, certificates: Certificates, br
     assert "PEM" in str(caught.value.hint)
 
 
+def on_a_terminal(argv: list[str]) -> str:
+    """Run a program that has a terminal which never answers; return what it shows there."""
+    leader, follower = os.openpty()
+    with subprocess.Popen(
+        argv,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+    ) as process:
+        os.close(follower)
+        try:
+            process.wait(10)
+        finally:
+            process.kill()
+    shown = os.read(leader, 4096).decode()
+    os.close(leader)
+    return shown
+
+
 def test_an_encrypted_key_is_an_error_and_no_question(tmp_path: Path, certificates: Certificates) -> None:
     """OpenSSL would ask on the terminal; nobody might be there to answer."""
     key = tmp_path / "key.pem"
@@ -187,10 +208,18 @@ def test_an_encrypted_key_is_an_error_and_no_question(tmp_path: Path, certificat
         ["openssl", "pkey", "-in", certificates.directory / "key.pem", "-aes256", "-passout", "pass:x", "-out", key],
         check=True,
     )
-    config = TLSConfig(ca=certificates.client().ca, cert=certificates.client().cert, key=key)
-    with pytest.raises(errors.EndpointError) as caught:
-        config.context()
-    assert "must not be encrypted" in str(caught.value.hint)
+    code = f"""
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from pathlib import Path
+from mobysession import errors
+from mobysession.transport.tls import TLSConfig
+try:
+    TLSConfig(cert=Path({str(certificates.client().cert)!r}), key=Path({str(key)!r}), verify=False).context()
+except errors.EndpointError as error:
+    print(error.hint)
+"""
+    assert "must not be encrypted" in on_a_terminal([sys.executable, "-c", code])
 
 
 def test_the_room_loads_no_ssl_of_its_own() -> None:

@@ -1,0 +1,91 @@
+"""The order in which streams get the socket."""
+
+from __future__ import annotations
+
+from mobysession.limits import SMALL_ANSWER
+from mobysession.protocol.outbox import Outbox, StreamQueue
+
+BIG = bytes(SMALL_ANSWER + 1)
+
+
+def line_up(outbox: Outbox, stream_id: int, data: bytes) -> StreamQueue:
+    """Queue ``data`` on a stream and let it stand in line."""
+    queue = outbox.queue(stream_id)
+    queue.append(data)
+    outbox.line_up(queue)
+    return queue
+
+
+def order(outbox: Outbox) -> list[tuple[int, bool]]:
+    """Take everybody out of line."""
+    turns = []
+    while (turn := outbox.next()) is not None:
+        turns.append((turn[0].stream_id, turn[1]))
+    return turns
+
+
+def test_take_joins_and_cuts() -> None:
+    """Chunks are cut at the limit and small ones share a piece; nothing is lost and empty ones do not count."""
+    queue = StreamQueue(1)
+    for chunk in (b"ab", b"", b"c", b"defgh"):
+        queue.append(chunk)
+    assert queue.size == 8
+    assert [bytes(queue.take(n)) for n in (1, 3, 2, 9)] == [b"a", b"bcd", b"ef", b"gh"]
+    assert queue.size == 0
+    assert not queue.chunks
+
+
+def test_take_does_not_copy_large_chunks() -> None:
+    """A piece within one chunk is a view of it."""
+    queue = StreamQueue(1)
+    queue.append(BIG)
+    assert isinstance(queue.take(10), memoryview)
+
+
+def test_small_before_bulk_in_turns() -> None:
+    """Small answers go first; each line is served in the order of arrival, and nobody stands twice."""
+    outbox = Outbox()
+    line_up(outbox, 1, BIG)
+    line_up(outbox, 3, b"x")
+    line_up(outbox, 5, BIG)
+    line_up(outbox, 7, bytes(SMALL_ANSWER))
+    line_up(outbox, 1, b"more")
+    assert order(outbox) == [(3, False), (7, False), (1, True), (5, True)]
+    assert outbox.next() is None
+
+
+def test_stream_that_grows_in_line() -> None:
+    """A stream that was small when it lined up and is bulk when its turn comes goes to the end of the other line."""
+    outbox = Outbox()
+    line_up(outbox, 1, BIG)
+    line_up(outbox, 3, b"x")
+    line_up(outbox, 3, BIG)
+    line_up(outbox, 5, b"x")
+    assert order(outbox) == [(5, False), (1, True), (3, True)]
+
+
+def test_rest_of_a_bulk_stream_is_bulk() -> None:
+    """The last bytes of a bulk stream overtake nobody and take nothing from the reserve; its bare end may."""
+    outbox = Outbox()
+    queue = line_up(outbox, 1, BIG)
+    order(outbox)
+    queue.take(SMALL_ANSWER)
+    outbox.line_up(queue)
+    assert order(outbox) == [(1, True)]
+    queue.take(1)
+    outbox.line_up(queue)
+    assert order(outbox) == [(1, False)]
+
+
+def test_drop() -> None:
+    """A dropped stream leaves its line, from either, and dropping a stranger does nothing."""
+    outbox = Outbox()
+    line_up(outbox, 1, BIG)
+    line_up(outbox, 3, b"x")
+    line_up(outbox, 5, BIG)
+    for stream_id in (1, 3, 9):
+        outbox.drop(stream_id)
+    assert sorted(outbox.streams) == [5]
+    assert order(outbox) == [(5, True)]
+    outbox.drop(5)
+    assert outbox.streams == {}
