@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from mobysession.concurrency import open_nursery
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Collection
@@ -38,7 +40,7 @@ async def open_relay(
             async with stream:
                 await _serve(stream, engine, refuse)
 
-    async with trio.open_nursery() as nursery:
+    async with open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host=host)
         nursery.start_soon(trio.serve_listeners, serve, listeners)
         yield listeners[0].socket.getsockname()[1]

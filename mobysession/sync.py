@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from mobysession.build.build import build as _build
+from mobysession.errors import RpcError, SessionLost, UsageError
 from mobysession.session.session import Session
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ def build(
 ) -> BuildResult:
     """Build an image; see `mobysession.build.build`, whose arguments, result and errors are the same.
 
-    Ctrl-C cancels the build on the engine and is raised as KeyboardInterrupt.
+    Ctrl-C cancels the build on the engine and is raised as KeyboardInterrupt. Inside a running asyncio loop, as in a
+    notebook, this works and holds the loop up meanwhile; trio code gets a UsageError and awaits the other `build`.
     """
+    _refuse_in_trio("mobysession.build.build(...)")
 
     async def run() -> BuildResult:
         return await _build(context, endpoint=endpoint, progress=progress, on_status=on_status, **options)
@@ -71,8 +74,15 @@ class BlockingSession:
         return self._session.settings
 
     def ping(self) -> float:
-        """Return the round trip to the daemon in seconds."""
-        return trio.from_thread.run(self._session.ping, trio_token=self._token)
+        """Return the round trip to the daemon in seconds.
+
+        Raises:
+            SessionLost: the session has ended.
+        """
+        try:
+            return trio.from_thread.run(self._session.ping, trio_token=self._token)
+        except (trio.RunFinishedError, trio.Cancelled, RpcError) as error:
+            raise SessionLost(f"session {self.id} has ended") from error
 
 
 @contextmanager
@@ -85,9 +95,10 @@ def open_session(
 ) -> Iterator[BlockingSession]:
     """Open a session for the length of the ``with`` block; arguments and errors as `mobysession.open_session`.
 
-    A session that is lost while the block runs is raised at the block's end. Ctrl-C ends the block, and the session
-    with it.
+    A session that is lost while the block runs is raised at the block's end; what the block itself raises comes first.
+    Ctrl-C ends the block, and the session with it. Inside a running loop it is as with `build`.
     """
+    _refuse_in_trio("mobysession.open_session(...)")
     session = Session(target, session_id=session_id, name=name, shared_key=shared_key)
     session.allow(*services)
     host = _Host(session)
@@ -101,6 +112,14 @@ def open_session(
     host.raise_failure()
 
 
+def _refuse_in_trio(other: str) -> None:
+    try:
+        trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return
+    raise UsageError("mobysession.sync cannot be used inside a running trio loop", hint=f"Use {other} there.")
+
+
 class _Host:
     """A trio loop in a thread, for one session."""
 
@@ -109,6 +128,7 @@ class _Host:
         self._ready = threading.Event()
         self._token: trio.lowlevel.TrioToken | None = None
         self._scope = trio.CancelScope()
+        self._stopped = False
         self._failure: BaseException | None = None
 
     def run(self) -> None:
@@ -120,6 +140,9 @@ class _Host:
 
     async def _serve(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
+        if self._stopped:
+            # Before there was a token to be told with.
+            return
         with self._scope:
             async with self._session.attach():
                 self._ready.set()
@@ -133,6 +156,7 @@ class _Host:
         return self._token
 
     def stop(self) -> None:
+        self._stopped = True
         if self._token is None:
             return
         try:

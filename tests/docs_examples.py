@@ -51,7 +51,7 @@ HOST = "unix:///run/user/1000/docker.sock"
 ON_ENGINE = frozenset(
     (
         "readme:demo",
-        "readme:cli",
+        "builds:progress",
         "errors:build-failed",
         "errors:cli-build-failed",
         "errors:bad-dockerfile",

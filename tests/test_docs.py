@@ -57,7 +57,7 @@ class Fake:
 ON_FAKE = {
     "readme:trio": Fake(),
     "readme:blocking": Fake(),
-    "readme:cli-quiet": Fake(),
+    "readme:cli": Fake(),
     "readme:completion": Fake(),
     "readme:secret": Fake(),
     "readme:cli-secret": Fake(),

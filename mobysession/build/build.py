@@ -293,14 +293,17 @@ def _check_outputs(options: BuildOptions) -> None:
     for path in (options.iidfile, options.metadata_file):
         if path is None:
             continue
-        target = os.path.realpath(path)
-        folder = os.path.dirname(target)
+        folder = os.path.dirname(os.path.realpath(path))
         reason = None
-        if not os.fspath(path) or os.path.isdir(target):
-            reason = "it is a directory" if os.fspath(path) else "its name is empty"
+        if not os.fspath(path):
+            reason = "its name is empty"
+        elif os.path.isdir(path):
+            reason = "it is a directory"
+        elif os.path.exists(path) and not os.path.isfile(path):
+            reason = None if os.access(path, os.W_OK) else "permission denied"
         elif not os.path.isdir(folder):
             reason = f"there is no directory {folder}"
-        elif not os.access(target if os.path.exists(target) and not os.path.isfile(target) else folder, os.W_OK):
+        elif not os.access(folder, os.W_OK):
             reason = "permission denied"
         if reason is not None:
             raise ProviderError(f"{os.fspath(path)!r} cannot be written: {reason}")

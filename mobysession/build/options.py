@@ -152,7 +152,7 @@ class BuildOptions:
         context = Path(self.context)
         _check_directory(context)
         if self.file is None:
-            if not any(os.path.lexists(context / name) for name in ("Dockerfile", "dockerfile")):
+            if not any(os.path.exists(context / name) for name in ("Dockerfile", "dockerfile")):
                 raise ContextError(
                     f"there is no Dockerfile in {context.absolute()}",
                     hint="Name it with file= (-f on the command line).",

@@ -34,8 +34,8 @@ class StepResult:
 class ContextTransfer:
     """What one request of the engine for a directory moved; a build makes several.
 
-    ``directory`` is ``context`` or ``dockerfile``; files and bytes offered, files that the engine asked for, bytes sent;
-    ``warnings`` name files that changed meanwhile.
+    ``directory`` is ``context`` or ``dockerfile``; files and bytes offered, files that the engine asked for, bytes
+    sent; ``warnings`` name files that changed meanwhile.
     """
 
     directory: str
@@ -108,8 +108,8 @@ def make_result(
     digest = response.get("containerimage.digest", "")
     steps = tuple(StepResult(step.name, step.cached, step.duration() / 10**9) for step in status.steps)
     return BuildResult(
-        # With images in containerd the engine calls an image by its manifest, and does not find it by its configuration;
-        # with images in a graph driver the exporter names the configuration here, which is the ID then.
+        # With images in containerd the engine calls an image by its manifest, and does not find it by its
+        # configuration; with images in a graph driver the exporter names the configuration here, which is the ID then.
         image_id=digest or response.get("containerimage.config.digest", ""),
         digest=digest,
         tags=tags,
@@ -142,8 +142,8 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> None:
     A link stays one: what it leads to is replaced. A device or a pipe, as ``/dev/stderr``, is written to.
     """
     target = os.path.realpath(path)
-    if os.path.exists(target) and not os.path.isfile(target):
-        with open(target, "w", encoding="utf-8", errors="surrogateescape") as file:
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
         return
     scratch = f"{target}.tmp-{os.getpid()}"

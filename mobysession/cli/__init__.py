@@ -27,12 +27,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     # Scripts ask for the version often; the frameworks behind the verbs take longer to load than to answer.
-    if arguments == ["--version"]:
-        print(f"mobysession {__version__}")
-        return 0
     try:
+        if arguments == ["--version"]:
+            print(f"mobysession {__version__}", flush=True)
+            return 0
         from mobysession.cli.app import run
 
         return run(arguments)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough; the interpreter must not trip over it again when it flushes.
+        sys.stdout = None
+        return 1

@@ -21,6 +21,7 @@ __all__ = ["Target", "run", "run_async"]
 
 T = TypeVar("T")
 
+_HANDLER = "mobysession command line"
 _VERBS = {
     "build": "Build an image from a directory.",
     "demo": "Build a small image that proves the callbacks.",
@@ -85,15 +86,14 @@ def run(arguments: list[str]) -> int:
         status = app.main(arguments, prog_name="mobysession", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
+    except SystemExit as exit_:
+        # What click ends on its own: shell completion, a reader of stdout who has enough.
+        return exit_.code if isinstance(exit_.code, int) else 1
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return 130
-    except BrokenPipeError:
-        # Whoever read our stdout has enough; the interpreter must not trip over it again when it flushes.
-        _discard_stdout()
-        return 1
     except MobysessionError as error:
         report(error)
         return error.exit_status
@@ -143,17 +143,15 @@ def _colour() -> bool | None:
     return False if os.environ.get("NO_COLOR") else None
 
 
-def _discard_stdout() -> None:
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _set_up_logging(verbose: int) -> None:
     import logging
 
     logger = logging.getLogger("mobysession")
+    for old in [handler for handler in logger.handlers if handler.name == _HANDLER]:
+        # Of an earlier run in this process, whose stderr may be closed by now.
+        logger.removeHandler(old)
     handler = logging.StreamHandler()
+    handler.name = _HANDLER
     handler.setFormatter(logging.Formatter("%(relativeCreated)6d %(levelname).1s %(name)s: %(message)s"))
     logger.addHandler(handler)
     logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])

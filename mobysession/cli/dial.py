@@ -54,7 +54,8 @@ async def _dial(target: Target, path: str, headers: list[tuple[str, str]]) -> No
         nursery.start_soon(_send_stdin, stream)
         try:
             async for data in stream:
-                await trio.to_thread.run_sync(_write, data)
+                # A reader of ours that has stopped must not keep Ctrl-C from ending this.
+                await trio.to_thread.run_sync(_write, data, abandon_on_cancel=True)
         except trio.BrokenResourceError as error:
             from mobysession.errors import ConnectionLost
 
@@ -82,5 +83,9 @@ def _read() -> bytes:
 
 
 def _write(data: bytes | bytearray) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    import os
+
+    rest = memoryview(data)
+    # Not through the buffer of sys.stdout: a thread that is left behind would hold its lock to the interpreter's end.
+    while rest:
+        rest = rest[os.write(sys.stdout.fileno(), rest) :]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mobysession.cli.app import run_async
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from mobysession.cli.app import Target
     from mobysession.events import SessionEvent
     from mobysession.session.session import Session
@@ -17,10 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+T = TypeVar("T")
+
+#: Seconds; a bound also keeps out "nan", which compares with nothing.
+_LONGEST_HOLD = 366 * 24 * 3600.0
+
 
 @click.command("probe")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--hold", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Keep the session open.")
+@click.option(
+    "--hold", type=click.FloatRange(0, _LONGEST_HOLD), default=0.0, metavar="SECONDS", help="Keep the session open."
+)
 @click.pass_obj
 def command(target: Target, as_json: bool, hold: float) -> int:
     """Open a session on the daemon and report what it says and does."""
@@ -53,7 +62,7 @@ async def _probe(endpoint: Endpoint, hold: float) -> dict[str, Any]:
         ready = time.monotonic() - began
         report: dict[str, Any] = {
             "endpoint": {"url": endpoint.url, "source": endpoint.source},
-            "session": _session_report(session, ready, await session.ping()),
+            "session": _session_report(session, ready, await _in_time("a PING", session.ping)),
             "engine": {
                 "version": version.get("Version"),
                 "api_version": ping.api_version,
@@ -63,13 +72,26 @@ async def _probe(endpoint: Endpoint, hold: float) -> dict[str, Any]:
                 "kernel": version.get("KernelVersion"),
                 "server": ping.server,
             },
-            "buildkit": await _buildkit(endpoint),
+            "buildkit": await _in_time("BuildKit's Info and ListWorkers", _buildkit, endpoint),
         }
         if hold:
             print(f"holding the session for {hold:g} s", file=sys.stderr)
             await trio.sleep(hold)
     report["callbacks"] = callbacks
     return report
+
+
+async def _in_time(what: str, ask: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+    import trio
+
+    from mobysession import limits
+    from mobysession.errors import HandshakeTimeout
+
+    # Connecting and upgrading have bounds of their own, which say more: this one is for the answers.
+    seconds = limits.CONNECT_TIMEOUT + limits.HANDSHAKE_TIMEOUT + limits.READY_TIMEOUT
+    with trio.move_on_after(seconds):
+        return await ask(*arguments)
+    raise HandshakeTimeout(f"the daemon did not answer {what} within {seconds:g} s", hint="It may be stuck.")
 
 
 def _session_report(session: Session, ready: float, round_trip: float) -> dict[str, Any]:
@@ -137,7 +159,7 @@ def _render(report: dict[str, Any]) -> str:
         f"endpoint    {report['endpoint']['url']} ({report['endpoint']['source']})",
         f"engine      {engine['version']}, API {engine['api_version']}, {engine['os']}/{engine['arch']}",
         f"attach      {session['attach']}: {session['status_line']}, upgrade {session['upgrade']}",
-        f"ready       {session['ready_seconds'] * 1000:.1f} ms, round trip {session['round_trip_seconds'] * 1e3:.2f} ms",
+        f"ready       {session['ready_seconds'] * 1e3:.1f} ms, round trip {session['round_trip_seconds'] * 1e3:.2f} ms",
         "settings    " + ", ".join(f"{name} {value}" for name, value in session["settings"].items()),
     ]
     if "refused" in buildkit:

@@ -63,7 +63,7 @@ class StatEncoder:
         self.renew()
 
     def renew(self) -> None:
-        """Begin with a fresh message, to be done every thousand entries or so: a message never frees what was set in it."""
+        """Take a fresh message, every thousand entries or so: a message never frees what was set in it."""
         self._packet = fsutil_pb2.Packet()
         self._stat = self._packet.stat
 

@@ -168,6 +168,9 @@ class GrpcConnection:
             happened = self._h2.receive_data(bytes(data))
         except h2.exceptions.ProtocolError as error:
             self._terminated = True
+            if self._h2.state_machine.state is not h2.connection.ConnectionState.CLOSED:
+                # h2 says goodbye itself, but not over a wrong preface.
+                self._h2.close_connection(error.error_code)
             raise RemoteProtocolError(
                 f"the other side broke HTTP/2: {str(error) or type(error).__name__}", error_code=int(error.error_code)
             ) from error
@@ -284,7 +287,7 @@ class GrpcConnection:
         queue.ending = ending
         try:
             self._end_stream(queue)
-        except h2.exceptions.StreamClosedError:
+        except h2.exceptions.ProtocolError:
             self._forget(stream_id)
 
     def _refuse(self, stream_id: int) -> None:
@@ -292,7 +295,7 @@ class GrpcConnection:
         self._forget(stream_id)
 
     def _reset_now(self, stream_id: int, error_code: int) -> None:
-        with suppress(h2.exceptions.StreamClosedError):
+        with suppress(h2.exceptions.ProtocolError):
             self._h2.reset_stream(stream_id, error_code)
 
     # -- calls that the peer opened ------------------------------------------------------------------------------------
@@ -456,7 +459,7 @@ class GrpcConnection:
         if size >= limits.STREAM_WINDOW // 2 and not call.remote_ended and not self._terminated:
             call.owed -= size
             # The stream may have ended further on in the bytes being handled; then nobody waits for its window.
-            with suppress(h2.exceptions.StreamClosedError):
+            with suppress(h2.exceptions.ProtocolError):
                 self._h2.increment_flow_control_window(size, stream_id)
         self._give_back_connection()
 
@@ -598,9 +601,8 @@ class GrpcConnection:
 
     def _on_settings(self, _event: h2.events.RemoteSettingsChanged) -> None:
         settings = self._h2.remote_settings
-        names = {
-            code.name: int(value) for code, value in settings.items() if isinstance(code, h2.settings.SettingCodes)
-        }
+        # Looked up by code: h2 lists those that it has no default for by their bare numbers.
+        names = {code.name: int(settings[code]) for code in h2.settings.SettingCodes if code in settings}
         self._events.append(events.SettingsReceived(names))
         # Windows may have opened: whoever waited for one gets back in line.
         self._line_up_all()

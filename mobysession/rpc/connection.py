@@ -171,6 +171,8 @@ class Connection(ABC):
         self._stream = stream
         self._wake = trio.Event()
         self._ending = False
+        #: Set when the last words matter, so that the other side gets time to read them and hang up.
+        self._lingering = False
         #: Set when what is queued gets no more time.
         self._impatient = False
         self._goaway: events.GoAwayReceived | None = None
@@ -202,6 +204,7 @@ class Connection(ABC):
         """Send what is queued, say GOAWAY and end `run`, all within `limits.GOODBYE_TIMEOUT`, also when cancelled."""
         with trio.CancelScope(shield=True):
             self._ending = True
+            self._lingering = self._lingering or self.core.has_queued
             self.wake_writer()
             with trio.move_on_after(limits.GOODBYE_TIMEOUT / 2):
                 await self.closed.wait()
@@ -246,12 +249,10 @@ class Connection(ABC):
             except RemoteProtocolError as error:
                 self.failure = error
                 # Only the writer may finish a frame it is in the middle of; it sends the GOAWAY that explains, then
-                # ends.
-                self._ending = True
+                # ends. What arrives until then means nothing any more.
+                self._ending = self._lingering = True
                 self.wake_writer()
-                with trio.move_on_after(limits.GOODBYE_TIMEOUT):
-                    await trio.sleep_forever()
-                return
+                continue
             for event in happened:
                 self.handle(event)
             if self.core.terminated and not self._ending:
@@ -267,6 +268,9 @@ class Connection(ABC):
                 try:
                     await self._stream.send_all(data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                    # What the other side said before it hung up may still be there to read.
+                    with trio.move_on_after(limits.GOODBYE_TIMEOUT / 4):
+                        await trio.sleep_forever()
                     self._lost(error)
                     scope.cancel()
                     return
@@ -274,6 +278,10 @@ class Connection(ABC):
                 continue
             if self._ending:
                 if self.core.terminated:
+                    if self._lingering:
+                        # Closing a socket with unread bytes in it would take the last words from the other side.
+                        with trio.move_on_after(limits.GOODBYE_TIMEOUT / 4):
+                            await trio.sleep_forever()
                     scope.cancel()
                     return
                 if self._impatient or not self.core.has_queued:

@@ -81,6 +81,8 @@ class Session:
         self._registrar = Registrar()
         self._listeners: list[Callable[[SessionEvent], None]] = []
         self._server: Server | None = None
+        #: From the dialling on: the daemon has been told, or is being told, what there is.
+        self._engaged = False
         Health().register(self._registrar)
 
     @property
@@ -100,7 +102,7 @@ class Session:
             UsageError: two services with the same method.
             SessionError: the session is attached.
         """
-        if self.attachment is not None:
+        if self._engaged:
             raise SessionError(
                 "services are allowed before a session is attached: the daemon is told once what there is"
             )
@@ -145,12 +147,17 @@ class Session:
 
         Cancel: running callbacks are cancelled, and the connection is closed.
         """
-        if self.attachment is not None:
+        if self._engaged:
             raise SessionError(f"session {self.id} is attached already")
         headers = SessionHeaders(
             session_id=self.id, shared_key=self.shared_key, name=self.name, methods=self._registrar.methods
         )
-        self.attachment = await self._dialer(headers)
+        self._engaged = True
+        try:
+            self.attachment = await self._dialer(headers)
+        except BaseException:
+            self._engaged = False
+            raise
         error: MobysessionError | None = None
         try:
             async with open_server(
@@ -171,6 +178,7 @@ class Session:
         finally:
             self._server = None
             self.attachment = None
+            self._engaged = False
             if self._listeners:
                 from mobysession.events import SessionEnded
 

@@ -11,8 +11,6 @@ Source: grpc/grpc-go internal/transport/http2_client.go; recordings of engines 2
 
 from __future__ import annotations
 
-import base64
-import binascii
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote
@@ -29,6 +27,8 @@ from google.protobuf.message import DecodeError
 from mobysession import limits
 from mobysession.concurrency import open_nursery
 from mobysession.errors import RpcError, StatusCode
+from mobysession.testing.grpc_fields import format_timeout, from_base64, metadata, wire_value
+from mobysession.testing.peer_call import PeerCall
 from mobysession.testing.windows import PROBE, BdpEstimator, Window
 
 if TYPE_CHECKING:
@@ -36,16 +36,14 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-__all__ = ["open_peer", "Peer", "PeerCall"]
+__all__ = ["open_peer", "Peer"]
 
 Response = TypeVar("Response", bound="Message")
-Metadata = list[tuple[str, str | bytes]]
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _EMPTY_SETTINGS: Final = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _SHUTDOWN: Final = b"client transport shutdown"
 _FRAME: Final = 16_384
-_PREFIX: Final = 5
 _FROM_HTTP: Final = {
     400: StatusCode.INTERNAL,
     401: StatusCode.UNAUTHENTICATED,
@@ -62,118 +60,6 @@ _FROM_RESET: Final = {
     11: StatusCode.RESOURCE_EXHAUSTED,
     12: StatusCode.PERMISSION_DENIED,
 }
-
-
-class PeerCall:
-    """One call of the daemon's. Its receiving methods raise `RpcError` once it has ended otherwise than OK."""
-
-    def __init__(self, peer: Peer, stream_id: int, method: str) -> None:
-        self.method = method
-        self.stream_id = stream_id
-        #: Of the response; None until it has begun.
-        self.initial_metadata: Metadata | None = None
-        self.trailing_metadata: Metadata = []
-        #: How it ended; None while it has not.
-        self.status: RpcError | None = None
-        self.outgoing = bytearray()
-        self.half_closing = False
-        self.half_closed = False
-        self._peer = peer
-        self._window = Window(peer.stream_limit)
-        self._buffer = bytearray()
-        self._inbox: list[bytes] = []
-        self._changed = trio.lowlevel.ParkingLot()
-
-    async def receive_batch(self) -> list[bytes]:
-        """Return every message that arrived, at least one; none when the call has ended OK."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._inbox:
-            if self.status is not None:
-                if self.status.code is StatusCode.OK:
-                    return []
-                raise self.status
-            await self._changed.park()
-        messages, self._inbox = self._inbox, []
-        self._read(sum(len(message) + _PREFIX for message in messages))
-        return messages
-
-    async def receive(self) -> bytes | None:
-        """Return one message; None when the call has ended OK."""
-        batch = await self.receive_batch()
-        if not batch:
-            return None
-        first, *rest = batch
-        self._inbox[:0] = rest
-        return first
-
-    async def send_batch(self, messages: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Queue messages for sending."""
-        for message in messages:
-            self.outgoing += bytes(1) + len(message).to_bytes(4, "big") + message
-        self._peer.wake()
-        await trio.lowlevel.checkpoint()
-
-    async def send(self, message: bytes | bytearray | memoryview) -> None:
-        """Queue one message."""
-        await self.send_batch((message,))
-
-    async def end(self) -> None:
-        """Half-close the call behind what is queued."""
-        self.half_closing = True
-        self._peer.wake()
-        await trio.lowlevel.checkpoint()
-
-    async def wait_initial_metadata(self) -> Metadata:
-        """Return the metadata of the response once it has begun."""
-        while self.initial_metadata is None and self.status is None:
-            await self._changed.park()
-        return self.initial_metadata or []
-
-    def grow(self, limit: int) -> None:
-        """Take the news of a new stream window."""
-        self._window.grow(limit)
-
-    # -- what the connection tells -------------------------------------------------------------------------------------
-
-    def begin(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Take the head of the response."""
-        self.initial_metadata = _metadata(headers)
-        self._changed.unpark_all()
-
-    def feed(self, data: bytes) -> None:
-        """Take bytes of messages."""
-        buffer = self._buffer
-        buffer += data
-        arrived = 0
-        while len(buffer) >= _PREFIX:
-            if buffer[0]:
-                raise RpcError(StatusCode.INTERNAL, "compressed message, and no grpc-encoding", method=self.method)
-            length = int.from_bytes(buffer[1:_PREFIX], "big")
-            if length > limits.MAX_MESSAGE:
-                words = f"grpc: received message larger than max ({length} vs. {limits.MAX_MESSAGE})"
-                raise RpcError(StatusCode.RESOURCE_EXHAUSTED, words, method=self.method)
-            if len(buffer) < _PREFIX + length:
-                break
-            self._inbox.append(bytes(buffer[_PREFIX : _PREFIX + length]))
-            arrived += length + _PREFIX
-            del buffer[: _PREFIX + length]
-        # A reader that waits for a message reads its beginning as it comes; whole ones count when they are taken.
-        self._read(max(0, len(data) - arrived))
-        self._changed.unpark_all()
-
-    def finish(self, status: RpcError, trailers: Sequence[tuple[str, str | bytes]] = ()) -> None:
-        """Take the end of the call; the first one counts."""
-        if self.status is None:
-            self.status = status
-            self.trailing_metadata = list(trailers)
-            if status.code is StatusCode.OK and self._buffer:
-                self.status = RpcError(StatusCode.INTERNAL, "unexpected EOF", method=self.method)
-        self._changed.unpark_all()
-
-    def _read(self, size: int) -> None:
-        back = self._window.take(size)
-        if back and self.status is None:
-            self._peer.give_back(back, self.stream_id)
 
 
 class Peer:
@@ -276,8 +162,8 @@ class Peer:
         if self._accepts_gzip:
             fields.append((b"grpc-accept-encoding", b"gzip"))
         if timeout is not None:
-            fields.append((b"grpc-timeout", _timeout(timeout)))
-        fields += [(key.encode(), _wire_value(key, value)) for key, value in metadata]
+            fields.append((b"grpc-timeout", format_timeout(timeout)))
+        fields += [(key.encode(), wire_value(key, value)) for key, value in metadata]
         self._last_id = stream_id = self._h2.get_next_available_stream_id()
         self._h2.send_headers(stream_id, fields)
         call = self._calls[stream_id] = PeerCall(self, stream_id, method)
@@ -457,11 +343,11 @@ class Peer:
             words = f"malformed or missing grpc-status: {fields.get(b'grpc-status', b'')!r}"
             self._finish(call, RpcError(StatusCode.INTERNAL, words, method=call.method))
             return
-        trailers = _metadata(headers)
+        trailers = metadata(headers)
         status = RpcError(
             code,
             unquote(fields.get(b"grpc-message", b"").decode("ascii", "replace")),
-            details=_from_base64(fields.get(b"grpc-status-details-bin", b"")),
+            details=from_base64(fields.get(b"grpc-status-details-bin", b"")),
             method=call.method,
             trailers=trailers,
         )
@@ -492,35 +378,3 @@ async def open_peer(
             with trio.move_on_after(limits.GOODBYE_TIMEOUT, shield=True):
                 await peer.closed.wait()
             nursery.cancel_scope.cancel()
-
-
-def _metadata(headers: list[tuple[bytes, bytes]]) -> Metadata:
-    found: Metadata = []
-    for key, value in headers:
-        if key.startswith((b":", b"grpc-")) or key in (b"content-type", b"trailer"):
-            continue
-        name = key.decode("ascii")
-        found.append((name, _from_base64(value) if name.endswith("-bin") else value.decode("utf-8", "replace")))
-    return found
-
-
-def _wire_value(key: str, value: str | bytes) -> bytes:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).rstrip(b"=") if key.endswith("-bin") else value
-    return value.encode("utf-8", "surrogateescape")
-
-
-def _from_base64(text: bytes) -> bytes:
-    try:
-        return base64.b64decode(text + b"=" * (-len(text) % 4))
-    except binascii.Error:
-        return b""
-
-
-def _timeout(seconds: float) -> bytes:
-    count = max(1, round(seconds * 10**9))
-    for unit, size in (("n", 1), ("u", 10**3), ("m", 10**6), ("S", 10**9)):
-        scaled = -(-count // size)
-        if scaled < 10**8:
-            return f"{scaled}{unit}".encode()
-    return b"99999999S"

@@ -155,8 +155,8 @@ class FakeSolve:
         return status.SerializeToString()
 
 
-#: A build: takes the solve, returns the exporter's response. An RpcError, which `FakeSolve.fail` raises, fails it; what is
-#: no error of this package is a fault of the script and comes out of the daemon's own block.
+#: A build: takes the solve, returns the exporter's response. An RpcError, which `FakeSolve.fail` raises, fails it; what
+#: is no error of this package is a fault of the script and comes out of the daemon's own block.
 Script: TypeAlias = Callable[[FakeSolve], Awaitable[dict[str, str]]]
 
 

@@ -66,7 +66,7 @@ class ReceivedTree:
         root: the directory it was written to.
         entries: by path, in the order of their announcement.
         requested: the paths that were asked for, in order.
-        size: bytes of the STAT and DATA packets, which is what engines show as progress.
+        size: bytes of all packets, the last FIN included, which is what engines show as progress.
     """
 
     root: Path
@@ -115,8 +115,7 @@ class TreeReceiver:
         answers: list[bytes] = []
         for message in messages:
             packet = fsutil_pb2.Packet.FromString(message)
-            if packet.type in (packets.STAT, packets.DATA):
-                self.tree.size += len(message)
+            self.tree.size += len(message)
             self._take_one(packet, answers)
         if self._listed and not self._outstanding and not self._said_fin:
             self._said_fin = True

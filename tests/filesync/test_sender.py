@@ -17,17 +17,35 @@ import trio.testing
 from mobysession import limits
 from mobysession._pb.fsutil_pb2 import Packet
 from mobysession.errors import ContextError, RemoteProtocolError, RpcError
-from mobysession.filesync import Content, Directory, PacketStream, TransferProgress, TransferReport, send_tree
+from mobysession.filesync import Content, Directory, Entry, PacketStream, TransferProgress, TransferReport, send_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from typing import Any
 
 REQ, FIN, ERR = Packet.PACKET_REQ, Packet.PACKET_FIN, Packet.PACKET_ERR
 
 
-def make_pipe(path: Path) -> None:
+CMDLINE = Path("/proc/self/cmdline").read_bytes()
+
+
+def replace_by_pipe(path: Path) -> None:
+    path.unlink()
     os.mkfifo(path)
+
+
+class Many(Directory):
+    """A directory that seems to hold more files than it takes to fill a batch."""
+
+    def entries(self, directory: bytes) -> Iterator[Entry]:
+        for number in range(1300):
+            yield Entry(b"%05d" % number, 0o644, 1)
+
+    def xattrs(self, path: bytes) -> Mapping[str, bytes]:
+        return {}
+
+    def fetch(self, path: bytes, offered: int) -> bytes:
+        return b"x"
 
 
 @pytest.fixture
@@ -89,8 +107,6 @@ async def test_an_empty_tree(tmp_path: Path, converse: Callable[..., Any]) -> No
 
 async def test_requests_are_served_while_the_listing_goes_on(tmp_path: Path, converse: Callable[..., Any]) -> None:
     """A file asked for after the first entries arrives before the listing has ended."""
-    for number in range(1300):
-        (tmp_path / f"{number:05}").write_bytes(b"%d" % number)
 
     async def play(peer: Any) -> None:
         await peer.packet()
@@ -103,13 +119,11 @@ async def test_requests_are_served_while_the_listing_goes_on(tmp_path: Path, con
         assert served == 2
         await peer.part()
 
-    await converse(tmp_path, play)
+    await converse(Many(tmp_path), play)
 
 
 async def test_requests_are_read_while_nobody_takes_what_is_sent(tmp_path: Path, converse: Callable[..., Any]) -> None:
     """A peer that says everything it has to say before it reads does not block the two sides."""
-    for number in range(1100):
-        (tmp_path / f"{number:05}").write_bytes(b"x")
 
     async def play(peer: Any) -> None:
         first = await peer.receive_batch()
@@ -118,14 +132,14 @@ async def test_requests_are_read_while_nobody_takes_what_is_sent(tmp_path: Path,
             await peer.request(entry_id)
         seen = len(first)
         ended = 0
-        while ended < len(first) or seen < 1101:
+        while ended < len(first) or seen < 1301:
             for message in await peer.receive_batch():
                 packet = Packet.FromString(message)
                 seen += packet.type == Packet.PACKET_STAT
                 ended += packet.type == Packet.PACKET_DATA and not packet.data
         await peer.part()
 
-    report = await converse(tmp_path, play)
+    report = await converse(Many(tmp_path), play)
     assert report.progress.sent == report.progress.requested
 
 
@@ -227,7 +241,7 @@ async def test_an_early_end_and_garbage_are_the_receivers_fault(
         (lambda path: path.unlink(), 'd/f" vanished'),
         (lambda path: (path.unlink(), path.mkdir()), 'd/f" was replaced'),
         (lambda path: (path.unlink(), path.symlink_to("/etc/hostname")), 'd/f" was replaced'),
-        (lambda path: (path.unlink(), make_pipe(path)), 'd/f" was replaced'),
+        (replace_by_pipe, 'd/f" was replaced'),
         (lambda path: (path.unlink(), path.parent.rmdir()), 'd/f" vanished'),
         (lambda path: (path.unlink(), path.parent.rmdir(), path.parent.touch()), 'd/f" was replaced'),
     ],
@@ -341,7 +355,7 @@ async def test_a_pseudo_file_is_sent_as_read(tmp_path: Path, converse: Callable[
             return Directory("/proc/self").fetch(b"cmdline", 0)
 
     (tmp_path / "f").touch()
-    expected = Path("/proc/self/cmdline").read_bytes()
+    expected = CMDLINE
 
     async def play(peer: Any) -> None:
         await peer.listing()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from mobysession._pb import health_pb2
 from mobysession.errors import RpcError, SessionError, SessionIdInUse, StatusCode, UsageError
@@ -175,3 +176,18 @@ async def test_a_health_service_of_another_name_is_unknown():
                 health_pb2.HealthCheckResponse,
             )
         assert caught.value.code is StatusCode.NOT_FOUND
+
+
+async def test_dialling_counts_as_being_attached(autojump_clock):
+    """While the daemon takes its time to answer, neither a second attachment nor another service is accepted."""
+    async with FakeDaemon(faults=Faults(never_answer=True)) as daemon, trio.open_nursery() as nursery:
+        session = Session(daemon.dialer)
+        nursery.start_soon(session.run)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(SessionError, match="attached already"):
+            async with session.attach():
+                pytest.fail("attached twice")
+        with pytest.raises(SessionError, match="before a session is attached"):
+            session.allow(Secrets({"token": b"value"}))
+        nursery.cancel_scope.cancel()
+    session.allow(Secrets({"token": b"value"}))

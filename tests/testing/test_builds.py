@@ -280,7 +280,9 @@ async def test_a_broken_script_is_the_tests_fault(context, driver):
     async def script(solve):
         raise KeyError("typo in the test")
 
-    with pytest.raises(KeyError, match="typo"):
+    async def run_build():
         async with FakeDaemon.listen(script=script) as daemon:
-            with pytest.raises(BuildFailed):
-                await build(context, endpoint=daemon.endpoint, driver=driver)
+            await build(context, endpoint=daemon.endpoint, driver=driver)
+
+    with pytest.raises(KeyError, match="typo"):
+        await run_build()
