@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,6 +32,7 @@ from mobysession.transport.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from integration.engines import Engine
     from mobysession.filesync.source import Content
@@ -114,9 +114,7 @@ def test_a_missing_copy_source(engine: Engine, tmp_path: Path, driver: str) -> N
 def test_an_ignored_copy_source(engine: Engine, tmp_path: Path, driver: str) -> None:
     """A file that .dockerignore leaves out is missing in the same way, although it is there."""
     files = {"there": "x", ".dockerignore": "there\n"}
-    failed = _failure(
-        engine, make_context(tmp_path / "context", "FROM scratch\nCOPY there /\n", files), driver=driver
-    )
+    failed = _failure(engine, make_context(tmp_path / "context", "FROM scratch\nCOPY there /\n", files), driver=driver)
     assert "/there" in failed.message
     assert ".dockerignore" in (failed.hint or "")
 
@@ -174,7 +172,8 @@ def test_a_secret_that_turns_out_too_large(engine: Engine, tmp_path: Path, drive
 def test_the_largest_secret(engine: Engine, tmp_path: Path, driver: str) -> None:
     """A secret of just as many bytes as the engine takes arrives."""
     context = make_context(
-        tmp_path / "context", "FROM mobysession-base\nRUN --mount=type=secret,id=a wc -c < /run/secrets/a | grep 512000\n"
+        tmp_path / "context",
+        "FROM mobysession-base\nRUN --mount=type=secret,id=a wc -c < /run/secrets/a | grep 512000\n",
     )
     build_image(engine, context, secrets={"a": b"x" * limits.MAX_SECRET}, driver=driver)
 
@@ -185,9 +184,7 @@ def test_a_function_that_fails(engine: Engine, tmp_path: Path, driver: str) -> N
     def fail() -> bytes:
         raise RuntimeError("hunter2 was wrong")
 
-    failed = _failure(
-        engine, make_context(tmp_path / "context", NEEDS_TOKEN), secrets={"token": fail}, driver=driver
-    )
+    failed = _failure(engine, make_context(tmp_path / "context", NEEDS_TOKEN), secrets={"token": fail}, driver=driver)
     assert "the function for secret 'token' failed with RuntimeError" in failed.message
     assert "hunter2" not in f"{failed} {failed.hint} {failed.log} {failed.excerpt}"
     assert isinstance(failed.__cause__, SecretError)

@@ -172,7 +172,7 @@ def test_pull_asks_the_registry(engine: Engine, tmp_path: Path, driver: str) -> 
 # -- platforms ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm64", "linux/arm/v7"])
+@pytest.mark.parametrize("platform", ["linux/arm64", "linux/arm/v7"])
 def test_platform(engine: Engine, witness: Witness, tmp_path: Path, driver: str, platform: str) -> None:
     """The image is of the platform that was asked for."""
     dockerfile = "FROM scratch\nARG TARGETPLATFORM\nCOPY greeting /\nLABEL platform=$TARGETPLATFORM\n"
@@ -258,9 +258,9 @@ def _refused_resources(engine: Engine, context: Path, **options: Any) -> None:
     assert statuses == []
 
 
-@pytest.mark.parametrize("size", [33554432, "32m"])
-def test_shm_size(engine: Engine, witness: Witness, tmp_path: Path, driver: str, size: int | str) -> None:
+def test_shm_size(engine: Engine, witness: Witness, tmp_path: Path, driver: str) -> None:
     """/dev/shm of RUN is that large; an engine that would ignore it is not asked."""
+    size = 32 * 1024**2 if driver == "control" else "32m"
     if engine.major < FIRST_WITH_RESOURCES:
         _refused_resources(engine, tmp_path / "context", shm_size=size, driver=driver)
         return
@@ -394,7 +394,9 @@ RUN false
     assert witness.text(image, "/out").split() == wanted.split()
 
 
-@pytest.mark.parametrize("options", [{"tags": ["UPPER"]}, {"network": "bridge"}, {"add_hosts": ["x"]}, {"progress": "no"}])
+@pytest.mark.parametrize(
+    "options", [{"tags": ["UPPER"]}, {"network": "bridge"}, {"add_hosts": ["x"]}, {"progress": "no"}]
+)
 def test_wrong_options_are_refused_before_the_engine_is_asked(
     engine: Engine, tmp_path: Path, options: dict[str, Any]
 ) -> None:

@@ -30,6 +30,7 @@ _ALSO = {
     "readme:probe",
     "builds:result",
     "builds:secrets",
+    "errors:cause",
     "errors:bad-build",
 }
 _NAMES = ON_ENGINE | _ALSO

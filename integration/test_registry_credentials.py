@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +18,7 @@ from mobysession.services.credentials import DockerCredentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from integration.engines import Engine
 
@@ -36,17 +36,31 @@ def private_registry(engine: Engine, registry_installed: None) -> Iterator[Regis
         yield registry
 
 
+@pytest.fixture(scope="module")
+def refused_image(engine: Engine, private_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of an image that no test gets: it can be refused again and again."""
+    name = f"{private_registry.address}/refused:1"
+    with Witness(engine.host) as witness:
+        _publish(engine, witness, name, tmp_path_factory.mktemp("refused"))
+    return name
+
+
 @pytest.fixture
 def private_image(
     engine: Engine, witness: Witness, private_registry: Registry, tmp_path: Path, request: pytest.FixtureRequest
 ) -> str:
     """The name of an image that is in the registry, of this test alone, and not in the engine."""
     name = f"{private_registry.address}/private-{zlib.crc32(request.node.name.encode())}:1"
-    context = make_context(tmp_path / "pushed", "FROM scratch\nCOPY treasure /\n", {"treasure": name})
+    _publish(engine, witness, name, tmp_path)
+    return name
+
+
+def _publish(engine: Engine, witness: Witness, name: str, folder: Path) -> None:
+    """Put an image into the registry that the engine does not have."""
+    context = make_context(folder / "pushed", "FROM scratch\nCOPY treasure /\n", {"treasure": name})
     build_image(engine, context, tags=[name])
     _push(witness, name)
     witness.client.images.remove(name, force=True)
-    return name
 
 
 def _push(witness: Witness, name: str) -> None:
@@ -150,26 +164,28 @@ def test_login_given_to_the_build(
 
 
 @pytest.mark.parametrize("driver", ["control", "classic"])
-@pytest.mark.parametrize("credentials", [{HOST: (USER, "wrong-word")}, {"registry.example": (USER, PASSWORD)}, {}, None])
+@pytest.mark.parametrize(
+    "credentials", [{HOST: (USER, "wrong-word")}, {"registry.example": (USER, PASSWORD)}, {}, None]
+)
 def test_the_registry_refuses(
-    engine: Engine, private_image: str, tmp_path: Path, credentials: dict[str, tuple[str, str]] | None, driver: str
+    engine: Engine, refused_image: str, tmp_path: Path, credentials: dict[str, tuple[str, str]] | None, driver: str
 ) -> None:
     """With a wrong password or none the build fails; the error names the image, and what to do."""
     with pytest.raises(BuildFailed) as caught:
-        _build_from(engine, tmp_path, private_image, credentials=credentials, driver=driver)
+        _build_from(engine, tmp_path, refused_image, credentials=credentials, driver=driver)
     # The oldest engine names the registry only.
-    assert (private_image if engine.major >= 23 else HOST) in caught.value.message
+    assert (refused_image if engine.major >= 23 else HOST) in caught.value.message
     assert "docker login" in (caught.value.hint or "")
     assert "wrong-word" not in f"{caught.value} {caught.value.hint} {caught.value.log} {caught.value.excerpt}"
 
 
 def test_given_credentials_are_the_only_ones(
-    engine: Engine, private_image: str, tmp_path: Path, configure: Callable[[dict[str, Any]], Path]
+    engine: Engine, refused_image: str, tmp_path: Path, configure: Callable[[dict[str, Any]], Path]
 ) -> None:
     """A mapping without a registry means no login there, whatever docker's configuration has; also an empty one."""
     configure({"auths": {HOST: ENTRY}})
     with pytest.raises(BuildFailed):
-        _build_from(engine, tmp_path, private_image, credentials={})
+        _build_from(engine, tmp_path, refused_image, credentials={})
 
 
 @pytest.mark.parametrize("driver", ["control", "classic"])
@@ -185,7 +201,7 @@ def test_given_credentials_are_the_only_ones(
 )
 def test_a_helper_that_fails(
     engine: Engine,
-    private_image: str,
+    refused_image: str,
     tmp_path: Path,
     configure: Callable[[dict[str, Any]], Path],
     helper: Callable[[str, str], None],
@@ -198,7 +214,7 @@ def test_a_helper_that_fails(
     if script is not None:
         helper("faulty", script)
     with pytest.raises(BuildFailed) as caught:
-        _build_from(engine, tmp_path, private_image, credentials=DockerCredentials(timeout=0.3), driver=driver)
+        _build_from(engine, tmp_path, refused_image, credentials=DockerCredentials(timeout=0.3), driver=driver)
     words = f"docker-credential-faulty, named for {HOST} in {config}, {reason}"
     assert words in caught.value.message
     assert isinstance(caught.value.__cause__, CredentialError)

@@ -66,6 +66,7 @@ ON_FAKE = {
     "readme:probe": Fake(),
     "builds:result": Fake(any_order=True),
     "builds:secrets": Fake(),
+    "errors:cause": Fake(),
     "errors:bad-build": Fake(),
     "errors:bad-options": Fake(),
     "errors:unknown-option": Fake(),

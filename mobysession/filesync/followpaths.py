@@ -86,7 +86,7 @@ def _names(source: Source, directory: str) -> list[str]:
     """Return the names of the links in ``directory``."""
     try:
         return [_text(entry.name) for entry in source.entries(_bytes(directory)) if entry.mode & SYMLINK]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise cannot("list", _bytes(directory), error) from error

@@ -36,6 +36,8 @@ class ClientCall(Call):
         #: Empty until the call has ended.
         self.trailing_metadata: list[tuple[str, str | bytes]] = []
         self._started = trio.Event()
+        #: The peer has ended the call with OK.
+        self._answered = False
 
     async def wait_initial_metadata(self) -> list[tuple[str, str | bytes]]:
         """Return the response's initial metadata; empty for a call that ended without any."""
@@ -60,6 +62,7 @@ class ClientCall(Call):
         self.trailing_metadata = ended.trailers
         self._started.set()
         if ended.code is StatusCode.OK:
+            self._answered = True
             self.end_of_messages()
             return
         self.fail(
@@ -67,9 +70,10 @@ class ClientCall(Call):
         )
 
     def fail(self, failure: MobysessionError) -> None:
-        """Take the news that the call is over before its time."""
-        super().fail(failure)
-        self._started.set()
+        """Take the news that the call is over before its time, unless it was answered: then it concerns nobody."""
+        if not self._answered:
+            super().fail(failure)
+            self._started.set()
 
 
 class Channel(Connection):

@@ -10,14 +10,15 @@ import json
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-import trio
-
 from mobysession._pb import control_pb2
+from mobysession.concurrency import open_nursery
 from mobysession.errors import RpcError
 from mobysession.identity import new_id
 from mobysession.testing.http_side import Refused, compact_json
 
 if TYPE_CHECKING:
+    import trio
+
     from mobysession.testing.fake_daemon import FakeDaemon
     from mobysession.testing.http_side import HttpSide, Request
     from mobysession.testing.script import FakeSolve
@@ -33,21 +34,29 @@ async def serve_build(daemon: FakeDaemon, http: HttpSide, request: Request) -> N
     # Engines before the 29 series hold back all output until the request's body has been read.
     await http.body()
     writer = _Writer(http)
-    with daemon.solver.begin(solve_request) as solve:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_tell, writer, solve)
-            try:
-                response = await daemon.solver.run(solve)
-            except RpcError as error:
-                response, failure = {}, error.message
-            else:
-                failure = ""
-            solve.log.finish()
-    if failure:
-        await writer.write({"errorDetail": {"message": failure}, "error": failure})
-    elif digest := response.get("containerimage.digest"):
-        await writer.write({"id": "moby.image.id", "aux": {"ID": digest}})
-    await writer.end()
+    async with open_nursery() as watch:
+        watch.start_soon(_cancel_when_gone, http, watch.cancel_scope)
+        with daemon.solver.begin(solve_request) as solve:
+            async with open_nursery() as nursery:
+                nursery.start_soon(_tell, writer, solve)
+                try:
+                    response, failure = await daemon.solver.run(solve), ""
+                except RpcError as error:
+                    response, failure = {}, error.message
+                solve.log.finish()
+        if failure:
+            await writer.write({"errorDetail": {"message": failure}, "error": failure})
+        elif digest := response.get("containerimage.digest"):
+            await writer.write({"id": "moby.image.id", "aux": {"ID": digest}})
+        await writer.end()
+        watch.cancel_scope.cancel()
+
+
+async def _cancel_when_gone(http: HttpSide, scope: trio.CancelScope) -> None:
+    """Cancel the build when the client hangs up, as engines do."""
+    while await http.stream.receive_some(1024):
+        """It has nothing more to say; whatever it is, is dropped."""
+    scope.cancel()
 
 
 class _Writer:

@@ -25,7 +25,9 @@ CONFIG = "sha256:" + "c" * 64
 MANIFEST = "sha256:" + "d" * 64
 
 
-def result(response: Mapping[str, str], *, tags: tuple[str, ...] = (), status: BuildStatus | None = None) -> BuildResult:
+def result(
+    response: Mapping[str, str], *, tags: tuple[str, ...] = (), status: BuildStatus | None = None
+) -> BuildResult:
     session = Session(Endpoint.parse("unix:///nowhere"), session_id="sid")
     return make_result(response, status or BuildStatus(), session, tags=tags, driver="control", ref="ref")
 

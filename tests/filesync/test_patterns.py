@@ -77,6 +77,7 @@ def test_a_pattern_is_compiled_into_a_kind(pattern: str, kind: Kind, expression:
         ("a|b*", "xxb", True),
         ("a{2}*", "aa", True),
         ("a{2}*", "a{2}", False),
+        ("ab{0}*", "ax", True),
         ("a{,2}*", "a{,2}x", True),
         (r"a\d*", "a5", True),
         (r"a\d*", "a\u0665", False),

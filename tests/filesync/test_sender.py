@@ -347,6 +347,18 @@ async def test_a_file_that_changed_arrives_as_read(
     assert warning in caplog.text
 
 
+def test_a_file_that_grows_while_it_is_read_ends_where_it_ended(tmp_path: Path) -> None:
+    """A large file is read up to the size it had when it was opened, so that somebody who appends to it is no hang."""
+    path = tmp_path / "f"
+    path.write_bytes(bytes(200_000))
+    content = Directory(tmp_path).fetch(b"f", 200_000)
+    assert not isinstance(content, bytes)
+    path.write_bytes(bytes(300_000))
+    buffer = memoryview(bytearray(150_000))
+    assert [content.readinto(buffer) for _ in range(3)] == [150_000, 50_000, 0]
+    content.close()
+
+
 async def test_a_pseudo_file_is_sent_as_read(tmp_path: Path, converse: Callable[..., Any]) -> None:
     """A file that claims to have no size is read to its end all the same."""
 
