@@ -69,13 +69,12 @@ async def test_failure_during_cancellation() -> None:
         finally:
             raise ValueError("cleanup")
 
-    with pytest.raises(ValueError, match="cleanup"):
-        with trio.CancelScope() as scope:
-            async with open_nursery() as nursery:
-                nursery.start_soon(cleanup)
-                nursery.start_soon(trio.sleep_forever)
-                await trio.testing.wait_all_tasks_blocked()
-                scope.cancel()
+    with pytest.raises(ValueError, match="cleanup"), trio.CancelScope() as scope:
+        async with open_nursery() as nursery:
+            nursery.start_soon(cleanup)
+            nursery.start_soon(trio.sleep_forever)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
 
 
 async def test_only_cancellations() -> None:

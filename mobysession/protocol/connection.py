@@ -214,6 +214,11 @@ class GrpcConnection:
         return self._terminated
 
     @property
+    def exhausted(self) -> bool:
+        """True on the client's side once the peer takes no more calls and all that it took have ended."""
+        return self.client_side and self._refused and not self._calls
+
+    @property
     def open_calls(self) -> int:
         """Number of calls that are not over on both sides."""
         return len(self._calls)

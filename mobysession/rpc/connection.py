@@ -255,8 +255,8 @@ class Connection(ABC):
                 continue
             for event in happened:
                 self.handle(event)
-            if self.core.terminated and not self._ending:
-                # A GOAWAY with an error: no answer will come, whether the other side hangs up or not.
+            if (self.core.terminated or self.core.exhausted) and not self._ending:
+                # A GOAWAY, and no answer will follow, whether the other side hangs up or not.
                 self._lost(None)
                 return
             self.wake_writer()

@@ -17,7 +17,7 @@ import trio
 from mobysession.concurrency import open_nursery, single_cause
 from mobysession.errors import LocalProtocolError, MobysessionError, RpcError, StatusCode
 from mobysession.protocol import events
-from mobysession.protocol.metadata import values
+from mobysession.protocol.metadata import encoded_values, values
 from mobysession.rpc.connection import Call, Connection
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ class ServerCall(Call):
     def values(self, key: str) -> list[str]:
         """Return the text values of one key of the request's metadata, in order."""
         return values(self.metadata, key)
+
+    def encoded_values(self, key: str) -> list[str]:
+        """Return the same, unescaped where BuildKit's companion key says that they are escaped."""
+        return encoded_values(self.metadata, key)
 
     def time_remaining(self) -> float | None:
         """Return the seconds to the call's deadline, not below 0; None without one."""

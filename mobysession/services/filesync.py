@@ -28,15 +28,12 @@ if TYPE_CHECKING:
     from mobysession.rpc.registrar import Registrar
     from mobysession.rpc.server import ServerCall
 
-__all__ = ["DIFF_COPY", "TAR_STREAM", "DirectoryTransfer", "FileSync", "decode_encoded_values"]
+__all__ = ["DIFF_COPY", "TAR_STREAM", "DirectoryTransfer", "FileSync"]
 
 _logger = logging.getLogger("mobysession.services")
 
 DIFF_COPY: Final = "/moby.filesync.v1.FileSync/DiffCopy"
 TAR_STREAM: Final = "/moby.filesync.v1.FileSync/TarStream"
-
-#: What Go's strconv.ParseBool calls true.
-_TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,7 @@ class FileSync:
         registrar.stream(TAR_STREAM, _refuse_tar_stream)
 
     async def _diff_copy(self, call: ServerCall) -> None:
-        name = next(iter(decode_encoded_values(call.values, "dir-name")), "")
+        name = next(iter(call.encoded_values("dir-name")), "")
         source = self._sources.get(name)
         if source is None:
             raise RpcError(StatusCode.NOT_FOUND, f"no access allowed to dir {_go_quote(name)}")
@@ -92,43 +89,12 @@ class FileSync:
         report = await send_tree(
             call,
             source,
-            include=decode_encoded_values(call.values, "include-patterns"),
-            exclude=decode_encoded_values(call.values, "exclude-patterns"),
-            follow_paths=decode_encoded_values(call.values, "followpaths"),
+            include=call.encoded_values("include-patterns"),
+            exclude=call.encoded_values("exclude-patterns"),
+            follow_paths=call.encoded_values("followpaths"),
             progress=None if notify is None else lambda progress: notify(name, progress),
         )
         self.transfers.append(DirectoryTransfer(name, report))
-
-
-def decode_encoded_values(values: Callable[[str], Sequence[str]], key: str) -> list[str]:
-    """Return the values of a metadata key, decoded if its companion says that they are encoded.
-
-    Args:
-        values: returns all values of a key, in order.
-        key: e.g. "exclude-patterns".
-
-    Source: moby/buildkit session/filesync/filesync.go, decodeOpts.
-    """
-    found = list(values(key))
-    companion = values(f"{key}-encoded")
-    return [_unescape(value) for value in found] if companion and companion[0] in _TRUE else found
-
-
-def _unescape(value: str) -> str:
-    """Undo Go's url.QueryEscape; an escape that is none makes an empty string, as in the reference."""
-    raw = value.encode("utf-8", "surrogateescape").replace(b"+", b" ")
-    first, *rest = raw.split(b"%")
-    try:
-        decoded = first + b"".join(_byte(part[:2]) + part[2:] for part in rest)
-    except ValueError:
-        return ""
-    return decoded.decode("utf-8", "surrogateescape")
-
-
-def _byte(digits: bytes) -> bytes:
-    if len(digits) != 2 or not digits.isalnum():
-        raise ValueError(digits)
-    return bytes((int(digits, 16),))
 
 
 def _source(name: str, given: str | os.PathLike[str] | Source) -> Source:

@@ -58,7 +58,7 @@ class Pair:
 class Bare:
     """A core of ours, and an h2 object without any gRPC as its peer."""
 
-    def __init__(self, *, client_side: bool, settings: dict[int, int] | None = None) -> None:
+    def __init__(self, *, client_side: bool, settings: dict[h2.settings.SettingCodes, int] | None = None) -> None:
         self.core = GrpcConnection(client_side=client_side)
         self.peer = h2.connection.H2Connection(
             h2.config.H2Configuration(

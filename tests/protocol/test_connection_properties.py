@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mobysession.errors import RemoteProtocolError, RpcError, StatusCode
 from mobysession.protocol.connection import GrpcConnection
-from mobysession.protocol.events import MessagesReceived, SettingsReceived
+from mobysession.protocol.events import CallReceived, MessagesReceived, SettingsReceived
 from mobysession.protocol.framing import encode_messages
 from tests.protocol.peers import Bare
 
@@ -137,7 +137,7 @@ def test_any_garbage(client_side: bool, garbage: bytes, polite: bool) -> None:
     except RemoteProtocolError:
         heard = []
     core.data_to_send()
-    for stream_id in {1, 3, *(event.stream_id for event in heard if hasattr(event, "stream_id"))}:
+    for stream_id in {1, 3, *(event.stream_id for event in heard if isinstance(event, CallReceived))}:
         for event in heard:
             if isinstance(event, MessagesReceived) and event.stream_id == stream_id:
                 core.consumed(stream_id, event.messages)

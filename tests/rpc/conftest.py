@@ -6,7 +6,7 @@ import importlib.util
 import socket
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -109,7 +109,7 @@ def _load(folder: Path, name: str) -> ModuleType:
     specification = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     assert specification is not None
     assert specification.loader is not None
-    module: Any = importlib.util.module_from_spec(specification)
+    module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
     specification.loader.exec_module(module)
     return module

@@ -29,8 +29,9 @@ MIB = 1024 * 1024
 def plain_servicer(echo: Any) -> Any:
     """Return a servicer of plain functions."""
     messages, service = echo
+    base: Any = service.EchoServicer
 
-    class Echo(service.EchoServicer):
+    class Echo(base):  # type: ignore[misc]  # made at run time
         def __init__(self) -> None:
             self.seen: list[Any] = []
             self.active: list[bool] = []
@@ -107,8 +108,9 @@ def plain_servicer(echo: Any) -> Any:
 def async_servicer(echo: Any) -> Any:
     """Return a servicer of coroutines and asynchronous generators."""
     messages, service = echo
+    base: Any = service.EchoServicer
 
-    class Echo(service.EchoServicer):
+    class Echo(base):  # type: ignore[misc]  # made at run time
         def __init__(self) -> None:
             self.seen: list[Any] = []
             self.active: list[bool] = []
@@ -427,8 +429,9 @@ async def test_reader_thread_beside_a_generator(echo: Any, open_pair: Any) -> No
     """A servicer may read its requests in a thread of its own while the generator answers."""
     messages, service = echo
     note = messages.Note
+    base: Any = service.EchoServicer
 
-    class Echo(service.EchoServicer):
+    class Echo(base):  # type: ignore[misc]  # made at run time
         def Both(self, requests: Any, context: Any) -> Any:
             got: list[Any] = []
             reader = threading.Thread(target=lambda: got.extend(requests))

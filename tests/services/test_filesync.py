@@ -9,7 +9,7 @@ import trio
 
 from mobysession.errors import ContextError, RpcError, StatusCode, UsageError
 from mobysession.filesync import receive_tree
-from mobysession.services.filesync import DIFF_COPY, TAR_STREAM, FileSync, decode_encoded_values
+from mobysession.services.filesync import DIFF_COPY, TAR_STREAM, FileSync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,22 +168,3 @@ async def test_progress_is_told_by_name(tmp_path: Path, context: Path, open_serv
         await copy(channel, tmp_path / "a", ("dir-name", "context"))
     assert {name for name, _ in heard} == {"context"}
     assert heard[-1][1].entries == 4
-
-
-@pytest.mark.parametrize(
-    ("values", "companion", "decoded"),
-    [
-        (["a%20b", "c+d"], ["1"], ["a b", "c d"]),
-        (["a%20b", "c+d"], [], ["a%20b", "c+d"]),
-        (["a%20b"], ["0"], ["a%20b"]),
-        (["a%20b"], ["yes"], ["a%20b"]),
-        (["%C3%A9"], ["True", "0"], ["é"]),
-        (["%ff"], ["t"], ["\udcff"]),
-        (["%zz", "%4", "ok", "%+1"], ["1"], ["", "", "ok", ""]),
-        ([], ["1"], []),
-    ],
-)
-def test_decoding(values: list[str], companion: list[str], decoded: list[str]) -> None:
-    """Go's boolean words turn decoding on; a broken escape makes an empty value, as in the reference."""
-    metadata = {"k": values, "k-encoded": companion}
-    assert decode_encoded_values(lambda key: metadata.get(key, []), "k") == decoded
