@@ -109,7 +109,7 @@ class Witness:
         return self.read(image, path).decode()
 
     def tree(self, image: str, path: str) -> dict[str, FileState]:
-        """Return everything below a directory of the image, by its path from there; the directory itself is left out."""
+        """Return everything below a directory of the image, by its path from there, without the directory itself."""
         with self._archive(image, path) as archive:
             members = [(_below(member.name), member) for member in archive]
             return {name: state for name, state in _states(archive, members) if name}
@@ -145,7 +145,7 @@ def _states(
         content = archive.extractfile(original) if original.isreg() else None
         state = FileState(
             kind=_TYPES.get(member.type, repr(member.type)),
-            mode=original.mode,
+            mode=original.mode & 0o7777,
             uid=original.uid,
             gid=original.gid,
             mtime=int(original.mtime),

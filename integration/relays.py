@@ -1,4 +1,4 @@
-"""Other ways to an engine that listens on a unix socket: relays over TCP and TLS, and one that refuses some requests."""
+"""Other ways to an engine that listens on a unix socket: relays over TCP and TLS, and one that refuses requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An ssh server of our own on this machine, with throwaway keys, whose ``docker`` command talks to the engine of a test."""
+"""An ssh server of our own, with throwaway keys, whose ``docker`` command talks to the engine of a test."""
 
 from __future__ import annotations
 

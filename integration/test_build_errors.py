@@ -1,4 +1,4 @@
-"""Builds that cannot be: on real engines, each failure is of the type that says who must act, and says what and where."""
+"""Builds that cannot be: on real engines, each failure is of the type that says who must act, and names the place."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_parse_error(engine: Engine, tmp_path: Path, driver: str) -> None:
 
 
 def test_a_missing_copy_source(engine: Engine, tmp_path: Path, driver: str) -> None:
-    """The file is named, in the engine's words or in the step, with its place in the Dockerfile; the hint speaks of the context and .dockerignore."""
+    """The file is named with its place in the Dockerfile, and the hint speaks of the context."""
     context = make_context(tmp_path / "context", "FROM mobysession-base\nCOPY no/such /\n")
     failed = _failure(engine, context, driver=driver)
     assert "no/such" in f"{failed.message} {failed.step}"
@@ -179,7 +179,7 @@ def test_the_largest_secret(engine: Engine, tmp_path: Path, driver: str) -> None
 
 
 def test_a_function_that_fails(engine: Engine, tmp_path: Path, driver: str) -> None:
-    """The build fails with the secret's ID and the type of the failure; its text, which may hold the secret, stays here."""
+    """The error has the secret's ID and the type of the failure, whose text may hold the secret and stays here."""
 
     def fail() -> bytes:
         raise RuntimeError("hunter2 was wrong")
@@ -193,8 +193,8 @@ def test_a_function_that_fails(engine: Engine, tmp_path: Path, driver: str) -> N
 
 def test_a_secret_file_that_is_missing(engine: Engine, tmp_path: Path) -> None:
     """A file that is not there is seen before the build."""
+    context = make_context(tmp_path / "context", NEEDS_TOKEN)
     with pytest.raises(SecretError, match=r"'token': .*/missing cannot be read: No such file"):
-        context = make_context(tmp_path / "context", NEEDS_TOKEN)
         build_image(engine, context, secrets={"token": tmp_path / "missing"})
 
 
@@ -314,7 +314,7 @@ def test_a_proxy_that_refuses_sessions(engine: Engine, tmp_path: Path, driver: s
 
 
 def test_a_proxy_that_refuses_the_control_api(engine: Engine, tmp_path: Path) -> None:
-    """Where only ``/grpc`` is refused, the classic endpoint builds; asked for, the control driver says why it cannot."""
+    """Where only ``/grpc`` is refused, the classic endpoint builds; the control driver, asked for, says why it cannot."""
     context = make_context(tmp_path / "context", "FROM scratch\nCOPY Dockerfile /\n")
     assert _through_relay(engine, context, ["/grpc"]).driver == "classic"
     with pytest.raises(UpgradeRefused):
@@ -324,5 +324,5 @@ def test_a_proxy_that_refuses_the_control_api(engine: Engine, tmp_path: Path) ->
 def test_no_engine(tmp_path: Path) -> None:
     """Where nothing listens, the error names the address."""
     context = make_context(tmp_path / "context", "FROM scratch\nCOPY Dockerfile /\n")
-    with pytest.raises(ConnectError, match="nobody.sock"):
+    with pytest.raises(ConnectError, match=r"nobody\.sock"):
         trio.run(lambda: build(context, endpoint=Endpoint.parse(f"unix://{tmp_path}/nobody.sock")))

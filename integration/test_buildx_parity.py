@@ -53,8 +53,10 @@ def _both(
 
 def _comparable(engine: Engine, tree: dict[str, FileState]) -> dict[str, FileState]:
     """Leave out when directories were changed last, where the engine's COPY does not take that from the context."""
-    if engine.major >= FIRST_THAT_KEEPS_DIRECTORY_TIMES:
-        return tree
+    return tree if engine.major >= FIRST_THAT_KEEPS_DIRECTORY_TIMES else _without_directory_times(tree)
+
+
+def _without_directory_times(tree: dict[str, FileState]) -> dict[str, FileState]:
     return {
         name: dataclasses.replace(state, mtime=0) if state.kind == "directory" else state
         for name, state in tree.items()
@@ -136,7 +138,8 @@ def test_parts_and_links(engine: Engine, buildx: Buildx, witness: Witness, tmp_p
     (context / "link").symlink_to("real")
     (context / "way").symlink_to("/inner")
     ours, theirs = _both(engine, buildx, witness, context)
-    assert ours == theirs
+    # The directories were made by COPY, at a time of their own.
+    assert _without_directory_times(ours) == _without_directory_times(theirs)
     assert {"1/leaf", "2", "3/here", "4/a1", "4/a2", "5/with space"} <= set(ours)
 
 

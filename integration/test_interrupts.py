@@ -1,4 +1,4 @@
-"""Builds that are broken off: by a cancelled scope, by Ctrl-C, by the end of the engine. Nothing hangs, nothing runs on."""
+"""Builds that are broken off: by a cancelled scope, by Ctrl-C, by the end of the engine. Nothing hangs or runs on."""
 
 from __future__ import annotations
 

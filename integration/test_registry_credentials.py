@@ -1,4 +1,4 @@
-"""Private images: the engine asks for credentials through the session, and they come from wherever docker's CLI has them."""
+"""Private images: the engine asks for credentials through the session, and they come from where docker has them."""
 
 from __future__ import annotations
 

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from mobysession.events import CallEnded, CallStarted, SessionEnded, SessionEvent, SessionReady
+    from mobysession.rpc.grpcio import GrpcioServicer
     from mobysession.rpc.registrar import Attachable, Cardinality, Registrar
     from mobysession.services.auth import Auth
     from mobysession.services.filesync import FileSync
@@ -100,6 +101,7 @@ _HOMES = {
         "UsageError",
     ),
     "mobysession.events": ("CallEnded", "CallStarted", "SessionEnded", "SessionEvent", "SessionReady"),
+    "mobysession.rpc.grpcio": ("GrpcioServicer",),
     "mobysession.rpc.registrar": ("Attachable", "Cardinality", "Registrar"),
     "mobysession.services.auth": ("Auth",),
     "mobysession.services.filesync": ("FileSync",),
@@ -135,6 +137,7 @@ __all__ = [
     "EngineApi",
     "EngineError",
     "FileSync",
+    "GrpcioServicer",
     "HandshakeError",
     "HandshakeTimeout",
     "LocalProtocolError",

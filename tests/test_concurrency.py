@@ -1,5 +1,7 @@
 """Nurseries that raise a single cause as itself."""
 
+# ruff: noqa: PT012 - a nursery raises where its block ends
+
 from __future__ import annotations
 
 import pytest
@@ -19,7 +21,7 @@ async def test_single_failure_is_itself() -> None:
     cause = OSError("cause")
     error = ValueError("x")
     error.__cause__ = cause
-    with pytest.raises(ValueError, match="^x$") as caught:
+    with pytest.raises(ValueError, match=r"^x$") as caught:
         async with open_nursery() as nursery:
             nursery.start_soon(fail, error)
             await trio.sleep_forever()

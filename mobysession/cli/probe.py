@@ -21,15 +21,20 @@ __all__ = ["command"]
 
 T = TypeVar("T")
 
-#: Seconds; a bound also keeps out "nan", which compares with nothing.
-_LONGEST_HOLD = 366 * 24 * 3600.0
+
+class _Seconds(click.FloatRange):
+    """Not negative, and a number: "nan" compares with no bound."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if seconds != seconds:
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
 
 
 @click.command("probe")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option(
-    "--hold", type=click.FloatRange(0, _LONGEST_HOLD), default=0.0, metavar="SECONDS", help="Keep the session open."
-)
+@click.option("--hold", type=_Seconds(min=0), default=0.0, metavar="SECONDS", help="Keep the session open.")
 @click.pass_obj
 def command(target: Target, as_json: bool, hold: float) -> int:
     """Open a session on the daemon and report what it says and does."""

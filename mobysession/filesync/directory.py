@@ -94,6 +94,8 @@ class Directory:
 
         Source: tonistiigi/fsutil stat_unix.go, loadXattr.
         """
+        if not hasattr(os, "listxattr"):  # only Linux's Python has it
+            return _NONE
         full = self._root + b"/" + path
         try:
             names = os.listxattr(full, follow_symlinks=False)

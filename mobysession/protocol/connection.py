@@ -447,11 +447,9 @@ class GrpcConnection:
             self._h2.close_connection(error_code, debug_data or None)
 
     def _forget(self, stream_id: int) -> None:
-        call = self._calls.pop(stream_id, None)
+        self._unread -= self._calls.pop(stream_id).held
         self._outbox.drop(stream_id)
-        if call is not None:
-            self._unread -= call.held
-            self._give_back_connection()
+        self._give_back_connection()
 
     def _give_back(self, stream_id: int, call: _Call) -> None:
         """Open the peer's windows again, as far as it has filled them with bytes that were taken.

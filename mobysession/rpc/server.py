@@ -130,6 +130,7 @@ class Server(Connection):
         self._count += 1
         call = ServerCall(self, received, self._count)
         method = self._registrar.find(received.method)
+        _log.debug("call %d: %s", call.number, call.method)
         if self._on_call_started is not None:
             self._on_call_started(call)
         if method is None:
@@ -173,8 +174,14 @@ class Server(Connection):
             code, message, error = StatusCode.INTERNAL, bad.message, bad
             self.core.send_trailers(call.stream_id, code, message)
         self.wake_writer()
-        if code is not StatusCode.OK:
-            _log.debug("%s ended with %s: %s", call.method, code.name, message)
+        _log.debug(
+            "call %d ended with %s %s, %d bytes in, %d bytes out",
+            call.number,
+            code.name,
+            message,
+            call.bytes_received,
+            call.bytes_sent,
+        )
         if self._on_call_ended is not None:
             self._on_call_ended(call, code, message, error)
 

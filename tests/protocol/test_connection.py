@@ -125,7 +125,7 @@ def test_misuse() -> None:
 
 
 def test_early_answer_stops_the_request() -> None:
-    """A server that answers before the request has ended tells the client to stop, with NO_ERROR behind its trailers."""
+    """A server that answers before the request has ended tells the client to stop, by NO_ERROR behind its trailers."""
     bare = Bare(client_side=False)
     bare.request()
     bare.run()
@@ -745,8 +745,10 @@ def test_gentle_goaway_lets_calls_end() -> None:
     bare.run()
     bare.core.send_messages(first, [b"not lost"])
     goaway = b"\0\0\x08\x07\0\0\0\0\0" + first.to_bytes(4, "big") + bytes(4)
-    bare.events += bare.core.receive_data(goaway)
+    bare.peer.send_headers(second, RESPONSE)
+    bare.events += bare.core.receive_data(goaway + bare.peer.data_to_send())
     assert bare.events == [events.GoAwayReceived(0, first, b""), events.CallReset(second, 7)]
+    assert not bare.core.exhausted
     assert not bare.core.terminated
     with pytest.raises(RpcError):
         bare.core.start_call("/a.B/C")
@@ -755,6 +757,7 @@ def test_gentle_goaway_lets_calls_end() -> None:
     bare.peer.send_headers(first, [*RESPONSE, *OK], end_stream=True)
     bare.run()
     assert bare.events[-1] == events.CallEnded(first, StatusCode.OK, "", b"", [])
+    assert bare.core.exhausted
 
 
 def test_goaway_forgets_no_headers() -> None:
@@ -783,7 +786,7 @@ def test_too_many_calls() -> None:
 
 
 def test_broken_http2() -> None:
-    """A violation of HTTP/2 is a RemoteProtocolError with its code; a GOAWAY is queued, and nothing is heard behind it."""
+    """A violation of HTTP/2 is a RemoteProtocolError with its code, leaves a GOAWAY to send, and is the last news."""
     core = GrpcConnection(client_side=False)
     core.data_to_send()
     with pytest.raises(RemoteProtocolError, match="broke HTTP/2") as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 
 import pytest
@@ -184,5 +185,5 @@ def test_garbage(data: bytes, cuts: list[int], encoding: str) -> None:
         return messages, False
 
     edges = [0, *sorted(cut for cut in cuts if cut <= len(data)), len(data)]
-    pieces = [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [data[start:end] for start, end in itertools.pairwise(edges)]
     assert read(pieces) == read([data])

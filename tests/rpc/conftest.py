@@ -13,7 +13,6 @@ import trio
 import trio.testing
 
 from mobysession.rpc.client import open_channel
-from mobysession.rpc.registrar import Registrar
 from mobysession.rpc.server import open_server
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from mobysession.errors import StatusCode
     from mobysession.rpc.client import Channel
+    from mobysession.rpc.registrar import Registrar
     from mobysession.rpc.server import Server
 
 #: What a session hears of each call that ended: method, status, text for the peer, local failure.

@@ -1,5 +1,7 @@
 """Servicers of grpcio's generated code, in both styles, asked by our client and by grpcio's own."""
 
+# ruff: noqa: ASYNC110, PT012, SIM117 - threads set no trio events; a call fails where its block ends
+
 from __future__ import annotations
 
 import functools
@@ -13,7 +15,7 @@ import trio
 import trio.testing
 
 from mobysession import limits
-from mobysession.errors import RpcError, StatusCode, UsageError
+from mobysession.errors import LocalProtocolError, RpcError, StatusCode, UsageError
 from mobysession.rpc.grpcio import GrpcioServicer
 from mobysession.rpc.registrar import Registrar
 from mobysession.rpc.server import open_server
@@ -99,8 +101,7 @@ def plain_servicer(echo: Any) -> Any:
             return messages.Note(count=count, text=str(size))
 
         def Both(self, requests: Any, context: Any) -> Any:
-            for request in requests:
-                yield request
+            yield from requests
 
     return Echo()
 
@@ -409,7 +410,7 @@ async def test_thread_that_does_not_come_back(
 
 
 async def test_backpressure_on_a_generator(registrar: Any, servicer: Any, echo: Any, open_pair: Any) -> None:
-    """A generator is not asked for more than the bounds while nobody reads, and is closed when the call is cancelled."""
+    """A generator is not asked for more than the bounds while nobody reads, and is closed when its call ends."""
     note = echo[0].Note
     async with open_pair(registrar) as (channel, server):
         async with channel.open_call(SERVICE + "Down") as call:
@@ -449,6 +450,66 @@ async def test_reader_thread_beside_a_generator(echo: Any, open_pair: Any) -> No
         await call.end()
         assert note.FromString(await call.receive()).count == 2
         assert await call.receive() is None
+
+
+@pytest.mark.parametrize("style", sorted(STYLES))
+async def test_rest_of_the_context(echo: Any, open_pair: Any, style: str, caplog: Any) -> None:
+    """The smaller questions are answered, a failing callback harms nobody, and broken metadata raises at once."""
+    messages, service = echo
+    note = messages.Note
+    said: list[Any] = []
+    base: Any = service.EchoServicer
+
+    def use(context: Any) -> None:
+        said.append((context.peer(), context.peer_identities(), context.peer_identity_key(), context.auth_context()))
+        said.append((context.code(), context.details(), context.time_remaining(), context.trailing_metadata()))
+        context.set_details(b"bytes")
+        context.set_code("nonsense")
+        said.append((context.code(), context.details()))
+        context.set_code(grpc.StatusCode.OK)
+        context.set_details("")
+        context.set_trailing_metadata((("a", b"text"), ("b-bin", "text")))
+        said.append(context.trailing_metadata())
+        with pytest.raises(LocalProtocolError):
+            context.set_trailing_metadata((("Bad", "x"),))
+        context.set_compression(grpc.Compression.Deflate)
+        context.disable_next_message_compression()
+        assert context.add_callback(lambda: 1 / 0)
+        assert context.is_active()
+
+    class Plain(base):  # type: ignore[misc]  # made at run time
+        def One(self, request: Any, context: Any) -> Any:
+            use(context)
+            return note(text="done")
+
+        def Down(self, request: Any, context: Any) -> Any:
+            context.abort(grpc.StatusCode.OK, "no success")
+
+    class Async(base):  # type: ignore[misc]  # made at run time
+        async def One(self, request: Any, context: Any) -> Any:
+            use(context)
+            assert not context.done()
+            return note(text="done")
+
+        async def Down(self, request: Any, context: Any) -> Any:
+            await context.abort(grpc.StatusCode.OK, "no success")
+
+    registrar = Registrar()
+    GrpcioServicer(Plain() if style == "plain" else Async(), service.add_EchoServicer_to_server).register(registrar)
+    async with open_pair(registrar) as (channel, _):
+        assert (await channel.unary(SERVICE + "One", note(), note)).text == "done"
+        with pytest.raises(RpcError) as caught:
+            async with channel.open_call(SERVICE + "Down") as call:
+                await call.end(b"")
+                await call.receive()
+    assert (caught.value.code, caught.value.message) == (StatusCode.UNKNOWN, "")
+    assert said == [
+        ("unix:", None, None, {}),
+        (None, "", None, ()),
+        (grpc.StatusCode.UNKNOWN, "bytes"),
+        (("a", "text"), ("b-bin", b"text")),
+    ]
+    assert "a callback at the end of " in caplog.text
 
 
 def test_registration_of_older_code(servicer: Any, echo: Any) -> None:

@@ -1,0 +1,220 @@
+"""``mobysession build``: options in, image out, and what is printed where."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mobysession.testing import BlockingFakeDaemon, FakeSolve, Faults, Refusal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Cli
+
+SECRET = "hunter2-hunter2"
+
+
+def attributes(daemon: BlockingFakeDaemon) -> dict[str, str]:
+    """What the frontend was asked with by the last build."""
+    (*_, solve) = daemon.daemon.solver.solves.values()
+    return dict(solve.request.FrontendAttrs)
+
+
+def test_a_build_talks_on_stderr(cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path) -> None:
+    """The progress, and for an image without a name its ID; stdout stays empty."""
+    ran = cli("build", context)
+    assert (ran.status, ran.out) == (0, "")
+    assert "COPY hello.txt" in ran.err
+    assert ran.err.splitlines()[-1].startswith("image: sha256:")
+
+
+def test_a_quiet_build_prints_the_id_alone(cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path) -> None:
+    """On stdout, for scripts; nothing on stderr."""
+    status, out, err = cli("build", "-q", "-t", "a:1", context)
+    assert (status, err) == (0, "")
+    assert out.startswith("sha256:")
+    assert out.count("\n") == 1
+
+
+def test_the_progress_is_taken_from_the_environment(
+    cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BUILDKIT_PROGRESS counts where --progress is not given."""
+    monkeypatch.setenv("BUILDKIT_PROGRESS", "quiet")
+    assert cli("build", context).err == ""
+    assert "hello.txt" in cli("build", "--progress", "plain", context).err
+
+
+def test_every_option_reaches_the_engine(
+    cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeated ones as often as given, lists split at commas, arguments without a value from the environment."""
+    monkeypatch.setenv("FROM_ENV", "e=1")
+    status, _, err = cli(
+        *("build", "-q", "-t", "a:1", "--tag", "b"),
+        *("--build-arg", "A=1=2", "--build-arg", "FROM_ENV", "--build-arg", "UNSET", "--build-arg", "EMPTY="),
+        *("--label", "l=v", "--label", "bare"),
+        *("--no-cache-filter", "x,y", "--no-cache-filter", "z", "--pull", "--platform", "linux/arm64"),
+        *("--add-host", "db:10.0.0.1", "--network", "none", "--shm-size", "64m", "--ulimit", "nofile=1:2"),
+        *("-f", context / "Dockerfile", context),
+    )
+    assert (status, err) == (0, "")
+    assert attributes(fake_docker_host) == {
+        "filename": "Dockerfile",
+        "image-resolve-mode": "pull",
+        "platform": "linux/arm64",
+        "no-cache": "x,y,z",
+        "force-network-mode": "none",
+        "add-hosts": "db=10.0.0.1",
+        "shm-size": "67108864",
+        "ulimit": "nofile=1:2",
+        "build-arg:A": "1=2",
+        "build-arg:FROM_ENV": "e=1",
+        "build-arg:EMPTY": "",
+        "label:l": "v",
+        "label:bare": "",
+    }
+
+
+def test_the_files_are_written(cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path, tmp_path: Path) -> None:
+    """The ID and the response."""
+    _, out, _ = cli("build", "-q", "--iidfile", tmp_path / "iid", "--metadata-file", tmp_path / "m", context)
+    assert (tmp_path / "iid").read_text() == out.strip()
+    assert json.loads((tmp_path / "m").read_text())["containerimage.digest"] == out.strip()
+
+
+@pytest.mark.parametrize("flags", [[], ["-v"], ["-vv"]])
+@pytest.mark.parametrize("driver", ["control", "classic"])
+def test_no_secret_is_printed(
+    cli: Cli,
+    fake_docker_host: BlockingFakeDaemon,
+    context: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    driver: str,
+) -> None:
+    """It reaches the engine, and neither stdout nor stderr however much is said there."""
+    monkeypatch.setenv("TOKEN", SECRET)
+    ran = cli(*flags, "build", "--driver", driver, "--secret", "id=token,env=TOKEN", context)
+    assert ran.status == 0
+    calls = [call.method for session in fake_docker_host.sessions for call in session.calls]
+    assert "/moby.buildkit.secrets.v1.Secrets/GetSecret" in calls
+    assert SECRET not in ran.out + ran.err
+
+
+def test_a_secret_in_a_wrong_place_is_not_repeated(cli: Cli, context: Path) -> None:
+    """Who writes the value in place of ``key=value`` does not find it in a log of the CI."""
+    ran = cli("build", "--secret", f"id=token,{SECRET}", context)
+    assert ran.status == 2
+    assert SECRET not in ran.out + ran.err
+
+
+def test_a_failed_build_shows_where(cli: Cli, context: Path) -> None:
+    """The log of the step, the lines of the Dockerfile, one line of error, a hint; exit status 1."""
+
+    async def script(solve: FakeSolve) -> dict[str, str]:
+        async with solve.vertex("[2/2] RUN cat") as step:
+            solve.dockerfile = (context / "Dockerfile").read_text()
+            step.log("cat: no such file\n", stream=2)
+            solve.fail("secret token: not found", line=3, vertex=step)
+
+    with BlockingFakeDaemon(script=script) as daemon:
+        status, out, err = cli("-H", daemon.host, "build", "--progress", "quiet", context)
+    assert (status, out) == (1, "")
+    assert err.splitlines() == [
+        "------",
+        " > [2/2] RUN cat:",
+        *[line for line in err.splitlines() if "cat: no such file" in line][:1],
+        "------",
+        "Dockerfile:3",
+        "--------------------",
+        "   1 |     FROM scratch",
+        "   2 |     COPY hello.txt /hello.txt",
+        "   3 | >>> RUN --mount=type=secret,id=token cat /run/secrets/token",
+        "   4 |     ",
+        "--------------------",
+        "ERROR: failed to solve: secret token: not found",
+        "hint: The Dockerfile asks for this secret: pass it with --secret id=token,src=FILE or"
+        " --secret id=token,env=NAME.",
+    ]
+
+
+WRONG: dict[str, tuple[list[Any], int, str]] = {
+    "no path": (["build"], 2, "Missing argument 'PATH'"),
+    "unknown option": (["build", "--tags", "x", "."], 2, "No such option"),
+    "unknown verb": (["bild"], 2, "No such command 'bild'"),
+    "bad tag": (["build", "-t", "Upper", "."], 2, "hint: Repository names must be lower case."),
+    "bad network": (["build", "--network", "mine", "."], 2, "network 'mine' is not supported by BuildKit"),
+    "bad driver": (["build", "--driver", "x", "."], 2, "unknown driver 'x'"),
+    "bad size": (["build", "--shm-size", "big", "."], 2, "'big' is no size"),
+    "bad ulimit": (["build", "--ulimit", "nofile", "."], 2, "'nofile' is no ulimit"),
+    "bad secret": (["build", "--secret", "src=x", "."], 2, "secret missing ID"),
+    "bad host entry": (["build", "--add-host", "x", "."], 2, "it must look like HOST:IP"),
+    "caches": (["build", "--no-cache", "--no-cache-filter", "a", "."], 2, "exclude each other"),
+    "empty name": (["build", "--build-arg", "=1", "."], 2, "empty name"),
+    "bad progress": (["build", "--progress", "rawjson", "."], 2, "hint: choose one of: auto, plain, tty, quiet"),
+    "no context": (["build", "missing"], 1, "does not exist"),
+    "a file": (["build", "a-file"], 1, "is not a directory"),
+    "no Dockerfile": (["build", "."], 1, "there is no Dockerfile in"),
+    "secret file": (["build", "-f", "a-file", "--secret", "id=a,src=missing", "."], 1, "secret 'a': missing cannot be"),
+    "large secret": (["build", "-f", "a-file", "--secret", "id=a,src=large", "."], 1, "takes at most 512000"),
+    "iidfile": (["build", "-f", "a-file", "--iidfile", "no/iid", "."], 1, "'no/iid' cannot be written"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_said_in_a_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_docker_host: BlockingFakeDaemon, name: str
+) -> None:
+    """Exit status 2 for wrong usage, 1 for what cannot be used; no traceback, nothing on stdout, nothing asked."""
+    arguments, status, words = WRONG[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").write_text("FROM scratch\n")
+    (tmp_path / "large").write_bytes(bytes(512_001))
+    ran = cli(*arguments)
+    assert (ran.status, ran.out) == (status, "")
+    assert words in ran.err
+    assert "Traceback" not in ran.err
+    assert fake_docker_host.requests == []
+
+
+DAEMON_FAULTS: dict[str, tuple[Faults, str]] = {
+    "404": (Faults(refusal=Refusal(404, "page not found")), "refused POST /session with status 404: page not found"),
+    "400": (Faults(refusal=Refusal(400, "bad session")), "with status 400: bad session"),
+    "403": (Faults(refusal=Refusal(403, "denied by plugin")), "with status 403: denied by plugin"),
+    "500": (Faults(refusal=Refusal(500, "on fire")), "with status 500: on fire"),
+    "html": (
+        Faults(refusal=Refusal(502, body=b"<html><h1>Bad\nGateway</h1></html>", content_type="text/html")),
+        "with status 502",
+    ),
+    "other": (Faults(upgraded_to="websocket"), "it upgrades to 'websocket'"),
+    "closing": (Faults(close_after_101=True), "did not open HTTP/2: the other side closed the connection"),
+    "garbage": (Faults(garbage=b"SSH-2.0-OpenSSH\r\n" * 8), "did not open HTTP/2: the other side broke HTTP/2"),
+}
+
+
+@pytest.mark.parametrize("verb", ["build", "probe"])
+@pytest.mark.parametrize("name", DAEMON_FAULTS)
+def test_a_daemon_that_does_not_open_a_session_is_named(cli: Cli, context: Path, name: str, verb: str) -> None:
+    """One line with the daemon's own words where it has any, a hint at most besides, exit status 1."""
+    faults, words = DAEMON_FAULTS[name]
+    with BlockingFakeDaemon(faults=faults) as daemon:
+        ran = cli("-H", daemon.host, verb, *([context] if verb == "build" else []))
+    assert (ran.status, ran.out) == (1, "")
+    lines = ran.err.splitlines()
+    assert lines[0].startswith("ERROR: ")
+    assert words in lines[0]
+    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: "))
+
+
+def test_a_fallback_to_the_other_driver_is_said_with_v(cli: Cli, context: Path) -> None:
+    """Without -v nothing is said of it."""
+    with BlockingFakeDaemon(grpc_faults=Faults(refusal=Refusal(404, "page not found"))) as daemon:
+        plain = cli("-H", daemon.host, "build", context)
+        verbose = cli("-H", daemon.host, "-v", "build", context)
+    assert (plain.status, verbose.status) == (0, 0)
+    assert "asking with POST /build" not in plain.err
+    assert "asking with POST /build" in verbose.err
