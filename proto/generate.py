@@ -2,9 +2,9 @@
 
 ``python proto/generate.py`` writes them, ``--check`` fails when what is committed differs from what would be written.
 
-The generated modules put their types into a descriptor pool of our own, not into protobuf's default one: a program that has
-its own copy of BuildKit's, gRPC's or Google's definitions (googleapis, grpcio-health-checking, other stubs) would otherwise
-fail at import with a duplicate symbol.
+The generated modules put their types into a descriptor pool of our own, not into protobuf's default one: a program
+that has its own copy of BuildKit's, gRPC's or Google's definitions (googleapis, grpcio-health-checking, other stubs)
+would otherwise fail at import with a duplicate symbol.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def generate(target: Path) -> None:
 
 def _own_pool(source: str) -> str:
     source = source.replace("from google.protobuf import descriptor_pool as _descriptor_pool\n", "")
-    # What these files call has been the same since protobuf 5; the check would only demand protoc's own version of users.
+    # What these files call has been the same since protobuf 5; the check would only demand protoc's own version of
+    # users.
     source = source.replace("from google.protobuf import runtime_version as _runtime_version\n", "")
     source = re.sub(r"_runtime_version\.ValidateProtobufRuntimeVersion\(.*?\n\)\n", "", source, flags=re.DOTALL)
     source, count = re.subn(r"_descriptor_pool\.Default\(\)", "_POOL", source)

@@ -117,9 +117,8 @@ def test_a_session_that_is_over_cannot_be_pinged(fake_daemon: BlockingFakeDaemon
 )
 def test_what_fails_on_entry_is_raised_there(faults: Faults, kind: type[Exception]) -> None:
     """Typed, and the block is not run."""
-    with BlockingFakeDaemon(faults=faults) as daemon, pytest.raises(kind):
-        with sync.open_session(daemon.endpoint):
-            pytest.fail("the block was run")
+    with BlockingFakeDaemon(faults=faults) as daemon, pytest.raises(kind), sync.open_session(daemon.endpoint):
+        pytest.fail("the block was run")
 
 
 def test_no_daemon_is_raised_on_entry(tmp_path: Path) -> None:
@@ -136,13 +135,17 @@ def test_a_lost_session_is_raised_at_the_end_of_the_block(fake_daemon: BlockingF
     async def kill() -> None:
         fake_daemon.daemon.kill()
 
-    with pytest.raises(SessionLost, match="was lost"):
+    def use() -> None:
+        nonlocal reached
         with sync.open_session(fake_daemon.endpoint) as session:
             fake_daemon.call(kill)
             _wait_for_end_of("mobysession " + session.id)
             with pytest.raises(SessionLost, match="has ended"):
                 session.ping()
             reached = True
+
+    with pytest.raises(SessionLost, match="was lost"):
+        use()
     assert reached
 
 
@@ -159,20 +162,28 @@ def test_an_exception_of_the_block_comes_out_as_itself(fake_daemon: BlockingFake
     async def kill() -> None:
         fake_daemon.daemon.kill()
 
-    with pytest.raises(LookupError, match="mine"):
+    def use() -> None:
         with sync.open_session(fake_daemon.endpoint) as session:
             fake_daemon.call(kill)
             _wait_for_end_of("mobysession " + session.id)
             raise LookupError("mine")
 
+    with pytest.raises(LookupError, match="mine"):
+        use()
+
 
 def test_ctrl_c_in_the_block_ends_it_and_the_session(fake_daemon: BlockingFakeDaemon) -> None:
     """The daemon sees the connection end."""
-    with pytest.raises(KeyboardInterrupt):
+    callers = []
+
+    def use() -> None:
         with sync.open_session(fake_daemon.endpoint) as session:
-            caller = fake_daemon.call(fake_daemon.daemon.wait_session, session.id)
+            callers.append(fake_daemon.call(fake_daemon.daemon.wait_session, session.id))
             signal.raise_signal(signal.SIGINT)
-    fake_daemon.call(caller.channel.closed.wait)
+
+    with pytest.raises(KeyboardInterrupt):
+        use()
+    fake_daemon.call(callers[0].channel.closed.wait)
 
 
 def test_ctrl_c_while_a_session_is_being_opened_ends_that() -> None:
@@ -184,9 +195,8 @@ def test_ctrl_c_while_a_session_is_being_opened_ends_that() -> None:
     with Impatient(faults=Faults(never_answer=True)) as daemon:
         timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            with sync.open_session(daemon.endpoint):
-                pytest.fail("the block was run")
+        with pytest.raises(KeyboardInterrupt), sync.open_session(daemon.endpoint):
+            pytest.fail("the block was run")
         timer.join()
 
 

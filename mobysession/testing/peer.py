@@ -165,7 +165,10 @@ class Peer:
             fields.append((b"grpc-timeout", format_timeout(timeout)))
         fields += [(key.encode(), wire_value(key, value)) for key, value in metadata]
         self._last_id = stream_id = self._h2.get_next_available_stream_id()
-        self._h2.send_headers(stream_id, fields)
+        try:
+            self._h2.send_headers(stream_id, fields)
+        except h2.exceptions.ProtocolError as error:  # the other side has said goodbye, and not hung up yet
+            raise RpcError(StatusCode.UNAVAILABLE, self.reason or "the connection is closing", method=method) from error
         call = self._calls[stream_id] = PeerCall(self, stream_id, method)
         self.wake()
         return call

@@ -137,8 +137,10 @@ def test_a_failed_build_shows_where(cli: Cli, context: Path) -> None:
         "   4 |     ",
         "--------------------",
         "ERROR: failed to solve: secret token: not found",
-        "hint: The Dockerfile asks for this secret: pass it with --secret id=token,src=FILE or"
-        " --secret id=token,env=NAME.",
+        (
+            "hint: The Dockerfile asks for this secret: pass it with --secret id=token,src=FILE or"
+            " --secret id=token,env=NAME."
+        ),
     ]
 
 

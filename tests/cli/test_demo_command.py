@@ -6,7 +6,6 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-import pytest
 import trio
 
 from mobysession import testing
@@ -15,6 +14,8 @@ from mobysession.testing.fake_daemon import FakeDaemon
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from tests.cli.conftest import Cli
 
@@ -36,9 +37,7 @@ def test_a_named_engine_that_does_not_answer_is_an_error(cli: Cli, tmp_path: Pat
     assert err.startswith("ERROR: there is no socket")
 
 
-def test_without_an_engine_it_falls_back_and_says_so(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_an_engine_it_falls_back_and_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where none answers and none may be started the fake daemon steps in."""
     from mobysession.testing import engine
 

@@ -31,8 +31,7 @@ def interrupt(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
     return out, err
 
 
-@pytest.mark.parametrize("driver", ["control", "classic"])
-@pytest.mark.parametrize("progress", ["plain", "tty", "quiet"])
+@pytest.mark.parametrize(("driver", "progress"), [("control", "plain"), ("control", "tty"), ("classic", "quiet")])
 def test_a_build_is_cancelled_on_the_engine(spawned, context: Path, driver: str, progress: str) -> None:
     """While a step runs: the script on the daemon's side is cancelled."""
     running, ended = threading.Event(), threading.Event()
