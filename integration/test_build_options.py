@@ -60,7 +60,7 @@ def test_file(engine: Engine, witness: Witness, tmp_path: Path, driver: str, pla
 def test_file_counts_from_the_working_directory(
     engine: Engine, witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative path of a Dockerfile counts from the working directory, and an error says so where that is the slip."""
+    """A relative path of a Dockerfile counts from the working directory, and an error says so to who forgets it."""
     make_context(tmp_path / "context", "unused", {"Other": "FROM scratch\nCOPY Other /\n"})
     monkeypatch.chdir(tmp_path)
     assert witness.read(build_image(engine, "context", file="context/Other").image_id, "/Other")
@@ -76,7 +76,7 @@ def test_lower_case_dockerfile(engine: Engine, witness: Witness, tmp_path: Path,
     assert witness.text(build_image(engine, context, driver=driver).image_id, "/greeting") == "lower"
 
 
-# -- what the image is called and says of itself ------------------------------------------------------------------------
+# -- what the image is called and says of itself -----------------------------------------------------------------------
 
 
 def test_tags(engine: Engine, witness: Witness, tmp_path: Path, driver: str) -> None:

@@ -64,7 +64,7 @@ def _without_directory_times(tree: dict[str, FileState]) -> dict[str, FileState]
 
 
 def test_a_rich_tree(engine: Engine, buildx: Buildx, witness: Witness, tmp_path: Path) -> None:
-    """Kinds, modes, owners, times, link targets, hard links, names and contents are those of buildx, and of the disk."""
+    """Kinds, modes, owners, times, link targets, hard links, names, contents are those of buildx, and of the disk."""
     context = make_context(tmp_path / "context", COPY_ALL)
     make_rich_tree(context)
     ours, theirs = _both(engine, buildx, witness, context)

@@ -132,7 +132,7 @@ def test_a_time_limit(engine: Engine, sleeper: Sleeper, driver: str) -> None:
 def _interrupt(argv: list[str], sleeper: Sleeper, number: int = signal.SIGINT) -> tuple[int, float, str, int]:
     """Run a program that builds, and signal it when the build sleeps.
 
-    Returns: its exit status, how long it took to end, what it wrote to stderr, and a descriptor of the sleeping process.
+    Returns: its exit status, how long it took to end, what it wrote to stderr, a descriptor of the sleeping process.
     """
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as program:
         assert program.stderr is not None

@@ -51,13 +51,13 @@ def generate(target: Path) -> None:
 
 def _own_pool(source: str) -> str:
     source = source.replace("from google.protobuf import descriptor_pool as _descriptor_pool\n", "")
-    # What these files call has been the same since protobuf 5; the check would only demand protoc's own version of
-    # users.
+    # What these files call has been the same since protobuf 5; the check would only demand of users protoc's version.
     source = source.replace("from google.protobuf import runtime_version as _runtime_version\n", "")
     source = re.sub(r"_runtime_version\.ValidateProtobufRuntimeVersion\(.*?\n\)\n", "", source, flags=re.DOTALL)
     source, count = re.subn(r"_descriptor_pool\.Default\(\)", "_POOL", source)
     if count:
-        source = source.replace("# @@protoc_insertion_point(imports)", "from mobysession._pb._pool import POOL as _POOL")
+        own_pool = "from mobysession._pb._pool import POOL as _POOL"
+        source = source.replace("# @@protoc_insertion_point(imports)", own_pool)
     return source
 
 

@@ -123,9 +123,9 @@ def test_what_fails_on_entry_is_raised_there(faults: Faults, kind: type[Exceptio
 
 def test_no_daemon_is_raised_on_entry(tmp_path: Path) -> None:
     """As the error of connecting that it is."""
-    with pytest.raises(ConnectError, match="there is no socket"):
-        with sync.open_session(Endpoint.parse(f"unix://{tmp_path}/none.sock")):
-            pytest.fail("the block was run")
+    endpoint = Endpoint.parse(f"unix://{tmp_path}/none.sock")
+    with pytest.raises(ConnectError, match="there is no socket"), sync.open_session(endpoint):
+        pytest.fail("the block was run")
 
 
 def test_a_lost_session_is_raised_at_the_end_of_the_block(fake_daemon: BlockingFakeDaemon) -> None:
@@ -207,9 +207,8 @@ def test_inside_trio_it_refuses_and_names_the_other_door(fake_daemon: BlockingFa
         with pytest.raises(UsageError, match="inside a running trio loop") as caught:
             sync.build(context, endpoint=fake_daemon.endpoint)
         assert "mobysession.build.build" in (caught.value.hint or "")
-        with pytest.raises(UsageError, match="inside a running trio loop") as caught:
-            with sync.open_session(fake_daemon.endpoint):
-                pytest.fail("the block was run")
+        with pytest.raises(UsageError, match="running trio loop") as caught, sync.open_session(fake_daemon.endpoint):
+            pytest.fail("the block was run")
         assert "mobysession.open_session" in (caught.value.hint or "")
 
     trio.run(use)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -428,7 +428,7 @@ async def test_a_missing_dockerfile_is_refused(context: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"shm_size": "64m"}, {"ulimits": ["nofile=1:2"]}])
-async def test_what_an_old_engine_would_ignore_is_refused(context: Path, options: dict[str, object]) -> None:
+async def test_what_an_old_engine_would_ignore_is_refused(context: Path, options: dict[str, Any]) -> None:
     """API 1.41 takes the option and does nothing with it; 1.42 has it."""
     async with FakeDaemon.listen(api_version="1.41") as daemon:
         with pytest.raises(UnsupportedByEngine, match=r"would be ignored by this engine \(API 1.41\)") as caught:

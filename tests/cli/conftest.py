@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -27,6 +27,7 @@ class Ran(NamedTuple):
 
 
 Cli = Callable[..., Ran]
+Spawned = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def context(tmp_path: Path) -> Path:
 def _spawned(*arguments: str | os.PathLike[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        [sys.executable, "-m", "mobysession", *map(os.fspath, arguments)],
+        [sys.executable, "-m", "mobysession", *(os.fspath(argument) for argument in arguments)],
         **{"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe, **options},  # type: ignore[call-overload]
     ) as process:
         try:
@@ -70,6 +71,6 @@ def _spawned(*arguments: str | os.PathLike[str], **options: object) -> Iterator[
 
 
 @pytest.fixture
-def spawned() -> Callable[..., contextmanager[subprocess.Popen[bytes]]]:
+def spawned() -> Spawned:
     """Give ``with spawned("build", ".") as process``: the command line in a process of its own."""
     return _spawned

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from typing import TYPE_CHECKING
 
 import trio
 
 from mobysession import testing
-from mobysession.cli import demo
 from mobysession.testing.fake_daemon import FakeDaemon
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def test_without_an_engine_it_falls_back_and_says_so(cli: Cli, monkeypatch: pyte
 
 def test_ctrl_c_ends_the_demo(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """At once, with 130, without a traceback, and its temporary directory is gone."""
-    monkeypatch.setattr(demo.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     class Interrupting(FakeDaemon):
         @classmethod

@@ -58,11 +58,11 @@ def test_a_build_is_cancelled_on_the_engine(spawned, context: Path, driver: str,
 @pytest.mark.parametrize("verb", ["build", "probe", "dial"])
 def test_a_daemon_that_does_not_answer_can_be_left(spawned, context: Path, verb: str, faults: Faults) -> None:
     """While the session is being opened, or a stream that stays silent is read."""
-    with BlockingFakeDaemon(faults=faults) as daemon:
-        with spawned("-H", daemon.host, verb, *([context] if verb == "build" else [])) as process:
-            while ("POST", "/session") not in daemon.requests:
-                time.sleep(0.01)
-            interrupt(process)
+    arguments = [verb, context] if verb == "build" else [verb]
+    with BlockingFakeDaemon(faults=faults) as daemon, spawned("-H", daemon.host, *arguments) as process:
+        while ("POST", "/session") not in daemon.requests:
+            time.sleep(0.01)
+        interrupt(process)
 
 
 def test_a_probe_that_holds_can_be_left(spawned, fake_docker_host: BlockingFakeDaemon) -> None:
@@ -82,8 +82,11 @@ def test_a_dial_can_be_left(spawned, fake_docker_host: BlockingFakeDaemon) -> No
 
 def test_a_dial_whose_reader_has_stopped_can_be_left(spawned) -> None:
     """Although a thread waits for room on stdout."""
-    with BlockingFakeDaemon(faults=Faults(garbage=bytes(4_000_000))) as daemon:
-        with spawned("-H", daemon.host, "dial", stdin=subprocess.PIPE) as process:
-            os.read(process.stdout.fileno(), 10)
-            select.select([process.stdout], [], [], 5)
-            interrupt(process)
+    faults = Faults(garbage=bytes(4_000_000))
+    with (
+        BlockingFakeDaemon(faults=faults) as daemon,
+        spawned("-H", daemon.host, "dial", stdin=subprocess.PIPE) as process,
+    ):
+        os.read(process.stdout.fileno(), 10)
+        select.select([process.stdout], [], [], 5)
+        interrupt(process)

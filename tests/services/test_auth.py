@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mobysession._pb.auth_pb2 import CredentialsRequest, CredentialsResponse
@@ -41,8 +43,12 @@ async def test_no_credentials_are_an_answer(ask):
 
 async def test_a_failed_lookup_reaches_the_daemon(ask, ended):
     """A failure is UNKNOWN in our words, and the session hears the failure itself."""
+
+    def give_number(host: str) -> Any:
+        return 7
+
     with pytest.raises(RpcError) as caught:
-        await ask(Auth(lambda host: 7), "registry.example")
+        await ask(Auth(give_number), "registry.example")
     assert caught.value.code is StatusCode.UNKNOWN
     assert caught.value.message == "the function for credentials of registry.example returned an object of type int"
     assert isinstance(ended[0][2], CredentialError)

@@ -4,7 +4,7 @@ import base64
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -341,8 +341,12 @@ async def test_a_failing_function_is_not_quoted():
 
 async def test_a_function_must_return_a_pair():
     """What is no pair of texts is refused by its type, without its content."""
+
+    def give_text(host: str) -> Any:
+        return "hunter2"
+
     with pytest.raises(CredentialError, match=r"registry\.example returned an object of type str"):
-        await credential_source(lambda host: "hunter2").lookup("registry.example")
+        await credential_source(give_text).lookup("registry.example")
 
 
 @pytest.mark.parametrize("source", [7, "user:pass", {"registry.example": "hunter2"}, {"h": ("u",)}, lambda a, b: None])

@@ -33,7 +33,9 @@ async def test_the_block_starts_when_the_daemon_was_seen(daemon, heard):
             assert heard[0].settings == session.settings
             caller = await daemon.wait_session(session.id)
             assert (caller.id, caller.name, caller.shared_key) == (session.id, "demo", "key")
-            assert session.attachment.status_line == "HTTP/1.1 101 Switching Protocols"
+            attachment = session.attachment
+            assert attachment is not None
+            assert attachment.status_line == "HTTP/1.1 101 Switching Protocols"
         assert session.attachment is None
         assert session.settings == {}
 
@@ -119,7 +121,7 @@ async def test_services_come_before_the_attachment():
 
 def test_two_services_with_one_method_are_refused():
     """The second service that would host a method is refused, by the method's name."""
-    session = Session(FakeDaemon.dialer)
+    session = Session(FakeDaemon().dialer)
     session.allow(Secrets({"a": b""}))
     with pytest.raises(UsageError, match="GetSecret is served already"):
         session.allow(Secrets({"b": b""}))
@@ -144,7 +146,7 @@ async def test_ping_measures_the_round_trip():
 async def test_ping_needs_an_attachment():
     """Without one there is nobody to ask."""
     with pytest.raises(SessionError, match="not attached"):
-        await Session(FakeDaemon.dialer).ping()
+        await Session(FakeDaemon().dialer).ping()
 
 
 async def test_run_is_for_a_nursery():

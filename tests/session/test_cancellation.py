@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import pytest
@@ -68,7 +69,7 @@ def test_cancelling_at_any_step_leaves_nothing(unix):
     """From the first step of attaching to the last of detaching, a cancelled session leaves no task, no descriptor."""
     for step in range(1, _MOST_STEPS, 3 if unix else 1):
         instrument = CancelAtStep(step)
-        cancelled = trio.run(lambda step=instrument: _run(step, unix=unix), instruments=[instrument])
+        cancelled = trio.run(functools.partial(_run, instrument, unix=unix), instruments=[instrument])
         if not cancelled:
             break
     else:

@@ -251,7 +251,9 @@ async def test_the_rest_of_control_answers():
     """Version, workers, disk usage and prune answer as an idle engine's."""
     async with FakeDaemon() as daemon, open_channel(await hijack(await daemon.dial(), "/grpc")) as channel:
         control = Control(channel)
-        assert (await control.info()).version.startswith("v0.")
+        info = await control.info()
+        assert info is not None
+        assert info.version.startswith("v0.")
         (worker,) = await control.list_workers()
         assert worker.platforms[0].OS == "linux"
         assert await control.disk_usage() == []
@@ -263,7 +265,7 @@ async def test_auth_and_secrets_are_not_asked_for_without_need(context):
     (context / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
     async with FakeDaemon.listen() as daemon:
         files = FileSync({"context": context, "dockerfile": context})
-        services = [files, Auth({}), Secrets({"tok": b"x"})]
+        services = (files, Auth({}), Secrets({"tok": b"x"}))
         async with (
             open_session(daemon.endpoint, *services) as session,
             open_channel(await hijack(daemon.endpoint, "/grpc")) as channel,

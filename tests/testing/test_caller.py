@@ -19,7 +19,7 @@ class Recorder:
     """A FileSync of which only the metadata matters."""
 
     def __init__(self) -> None:
-        self.metadata = []
+        self.metadata: list[list[tuple[str, str | bytes]]] = []
 
     def register(self, registrar) -> None:
         registrar.stream(_DIFF_COPY, self._record)

@@ -18,6 +18,7 @@ async def _ask(request: str) -> tuple[int, list[str], str]:
     """Return status, names of header lines in order, and body."""
     async with FakeDaemon() as daemon:
         stream = await daemon.dial()
+        assert isinstance(stream, trio.abc.HalfCloseableStream)
         await stream.send_all(request.encode())
         await stream.send_eof()
         received = b""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mobysession._pb import fsutil_pb2
@@ -14,7 +16,7 @@ FILE = 0o644
 FIN = b"\x08\x03"
 
 
-def stat(path: str, mode: int = FILE, **fields: object) -> bytes:
+def stat(path: str, mode: int = FILE, **fields: Any) -> bytes:
     """Return the packet that announces an entry."""
     return fsutil_pb2.Packet(stat=fsutil_pb2.Stat(path=path.encode(), mode=mode, **fields)).SerializeToString()
 
@@ -123,7 +125,7 @@ def test_the_senders_error_is_quoted(receiver):
 
 def test_the_digest_is_of_what_arrived(tmp_path):
     """A byte, a mode or a name that differs makes another digest; the same tree makes the same."""
-    digests = []
+    trees = []
     for number, (name, mode, content) in enumerate(
         [("f", FILE, b"x"), ("f", FILE, b"y"), ("f", 0o600, b"x"), ("g", FILE, b"x")]
     ):
@@ -131,6 +133,7 @@ def test_the_digest_is_of_what_arrived(tmp_path):
         root.mkdir()
         receiver = TreeReceiver(root)
         receiver.take([stat(name, mode), b"", data(0, content), data(0)])
-        digests.append(receiver.tree.digest())
+        trees.append(receiver.tree)
+    digests = [tree.digest() for tree in trees]
     assert len(set(digests)) == 4
-    assert receiver.tree.digest() == digests[-1]
+    assert trees[-1].digest() == digests[-1]
