@@ -12,6 +12,12 @@ from mobysession.buildkit.printable import printable
 
 __all__ = ["hint_for"]
 
+_NOT_IN_CONTEXT = (
+    "{name} is not in the build context: check the path, which counts from the context's directory, and .dockerignore."
+)
+#: What a session would have to host for it is not there yet.
+_NO_AGENT = "The Dockerfile asks for an SSH agent, which this version of mobysession does not forward."
+
 _HINTS: tuple[tuple[str, str], ...] = (
     (
         r"no active session for",
@@ -30,15 +36,19 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"no SSH key \"(?P<name>[^\"]*)\" forwarded",
-        "The Dockerfile asks for an SSH agent: pass it with --ssh {name}, and load a key into the agent.",
+        _NO_AGENT,
     ),
     (
         r"no ssh handler for id (?P<name>\S+)",
-        "The Dockerfile asks for an SSH agent: pass it with --ssh {name}, and load a key into the agent.",
+        _NO_AGENT,
     ),
     (
-        r"(?P<name>network\.host|security\.insecure|device[\w.=/-]*) is not (?:allowed|enabled)",
-        "The build needs an entitlement: pass --allow {name}, and have the engine's configuration grant it.",
+        r"network\.host is not (?:allowed|enabled)",
+        "The build needs the host's network: pass --network host, and have the engine's configuration grant it.",
+    ),
+    (
+        r"(?P<name>security\.insecure|device[\w.=/-]*) is not (?:allowed|enabled)",
+        "The build needs the entitlement {name}, which this version of mobysession does not ask for.",
     ),
     (
         r"pull access denied|insufficient_scope|authorization failed|401 Unauthorized|no basic auth credentials",
@@ -62,10 +72,12 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"failed to (?:compute cache key|calculate checksum)[^\n]*?\"(?P<name>/[^\"]*)\":? not found",
-        (
-            "{name} is not in the build context: check the path, which counts from the context's directory, and"
-            " .dockerignore."
-        ),
+        _NOT_IN_CONTEXT,
+    ),
+    (
+        # Engines up to 26 say where they looked, in a directory of their own, when a directory of the source is missing.
+        r"failed to walk \S*/buildkit-mount\d+/(?P<name>[^\s:]+): lstat",
+        _NOT_IN_CONTEXT,
     ),
     (
         r"no space left on device",

@@ -225,9 +225,10 @@ def test_a_policy_says_why_it_refused() -> None:
         ("dial tcp 10.1.2.3:443: connect: connection refused", "network"),
         ("failed to stat secret: secret token: not found", "--secret id=token"),
         ("secret token not found: not found", "--secret id=token"),
-        ('no SSH key "default" forwarded from the client', "--ssh default"),
-        ("granting entitlement network.host is not allowed by build daemon configuration", "--allow network.host"),
-        ("security.insecure is not allowed", "--allow security.insecure"),
+        ('no SSH key "default" forwarded from the client', "SSH agent"),
+        ("granting entitlement network.host is not allowed by build daemon configuration", "--network host"),
+        ("security.insecure is not allowed", "entitlement security.insecure"),
+        ("failed to walk /var/lib/docker/tmp/buildkit-mount123/no: lstat /x: no such file", "no is not in the build"),
         (
             'failed to compute cache key: failed to calculate checksum of ref x::y: "/app/a.txt": not found',
             ".dockerignore",
