@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         missed = _run(options)
     except MobysessionError as error:
-        print(f"bench: {error}\n\nhint: {error.hint}", file=sys.stderr)
+        print(f"bench: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return 1
     return 1 if missed and options.check else 0
 

@@ -307,6 +307,9 @@ def _check_outputs(options: BuildOptions) -> None:
             reason = "permission denied"
         if reason is not None:
             raise ProviderError(f"{os.fspath(path)!r} cannot be written: {reason}")
+    if options.iidfile is not None and os.path.isfile(options.iidfile):
+        # As with docker: who reads it after a failed build must not take an older image for the new one.
+        os.unlink(os.path.realpath(options.iidfile))
 
 
 def _write_outputs(options: BuildOptions, result: BuildResult) -> None:

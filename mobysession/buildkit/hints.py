@@ -75,7 +75,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
         _NOT_IN_CONTEXT,
     ),
     (
-        # Engines up to 26 say where they looked, in a directory of their own, when a directory of the source is missing.
+        # Engines up to 26 say where they looked, in a directory of their own, when a source's directory is missing.
         r"failed to walk \S*/buildkit-mount\d+/(?P<name>[^\s:]+): lstat",
         _NOT_IN_CONTEXT,
     ),

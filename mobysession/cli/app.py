@@ -67,7 +67,12 @@ class Target:
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-H", "--host", metavar="URL", help="Daemon: unix://, tcp://, ssh://.")
+@click.option(
+    "-H",
+    "--host",
+    metavar="URL",
+    help="Daemon: unix://, tcp://, ssh:// [default: DOCKER_HOST, the docker context, the socket]",
+)
 @click.option("-c", "--context", metavar="NAME", help="A docker context, instead of --host.")
 @click.option("-v", "--verbose", count=True, help="Say more on stderr; twice for everything.")
 @click.version_option(__version__, prog_name="mobysession", message="%(prog)s %(version)s")

@@ -11,7 +11,7 @@ import click
 from mobysession.cli.app import run_async
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mobysession.cli.app import Target
     from mobysession.services.secrets import SecretSource
@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
+def _words(*words: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Complete an option's value; what else is given is judged by the build, in its own words."""
+    return lambda _context, _parameter, begun: [word for word in words if word.startswith(begun)]
+
+
 @click.command("build")
 @click.argument("context", metavar="PATH", type=click.Path())
-@click.option("-f", "--file", metavar="FILE", help="Dockerfile [default: PATH/Dockerfile]")
+@click.option("-f", "--file", metavar="FILE", type=click.Path(), help="Dockerfile [default: PATH/Dockerfile]")
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Name of the image.")
 @click.option("--target", metavar="STAGE", help="Stage to build.")
 @click.option("--build-arg", "build_args", multiple=True, metavar="NAME[=VALUE]", help="Build argument.")
@@ -29,17 +34,40 @@ __all__ = ["command"]
 @click.option("--no-cache", is_flag=True, help="Use no cache.")
 @click.option("--no-cache-filter", multiple=True, metavar="STAGE[,STAGE]", help="Use no cache for these stages.")
 @click.option("--pull", is_flag=True, help="Ask for newer base images.")
-@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Platform to build for.")
+@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH[,OS/ARCH]", help="Platform to build for.")
 @click.option("--add-host", "add_hosts", multiple=True, metavar="HOST:IP", help="Line for /etc/hosts.")
-@click.option("--network", default="default", metavar="MODE", help="default, none or host, for RUN.")
+@click.option(
+    "--network",
+    default="default",
+    metavar="MODE",
+    shell_complete=_words("default", "none", "host"),
+    help="What RUN may reach: default, none or host [default: default]",
+)
 @click.option("--shm-size", metavar="SIZE", help="Size of /dev/shm, as 64m.")
 @click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="Limit for RUN.")
-@click.option("--secret", "secrets", multiple=True, metavar="id=ID[,src=FILE|,env=NAME]", help="Secret for RUN.")
-@click.option("--iidfile", metavar="FILE", help="Write the image ID to this file.")
-@click.option("--metadata-file", metavar="FILE", help="Write the engine's response to this file, as JSON.")
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="id=ID[,src=FILE|,env=NAME]",
+    help="Secret for RUN --mount=type=secret.",
+)
+@click.option("--iidfile", metavar="FILE", type=click.Path(), help="Write the image ID to this file.")
+@click.option("--metadata-file", metavar="FILE", type=click.Path(), help="Write the engine's response to it, as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress, print the image ID.")
-@click.option("--progress", metavar="KIND", help="auto, plain, tty or quiet [env: BUILDKIT_PROGRESS; default: auto]")
-@click.option("--driver", default="auto", metavar="KIND", help="control, classic or auto: how the engine is asked.")
+@click.option(
+    "--progress",
+    metavar="KIND",
+    shell_complete=_words("auto", "plain", "tty", "quiet"),
+    help="auto, plain, tty or quiet [env: BUILDKIT_PROGRESS; default: auto]",
+)
+@click.option(
+    "--driver",
+    default="auto",
+    metavar="KIND",
+    shell_complete=_words("auto", "control", "classic"),
+    help="How the engine is asked: control, classic or auto [default: auto]",
+)
 @click.pass_obj
 def command(daemon: Target, /, quiet: bool, progress: str | None, **given: Any) -> int:
     """Build an image from the directory PATH, in the engine's BuildKit."""

@@ -34,7 +34,7 @@ class _Seconds(click.FloatRange):
 
 @click.command("probe")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--hold", type=_Seconds(min=0), default=0.0, metavar="SECONDS", help="Keep the session open.")
+@click.option("--hold", type=_Seconds(min=0), default=0.0, metavar="SECONDS", help="Keep it open, list the callbacks.")
 @click.pass_obj
 def command(target: Target, as_json: bool, hold: float) -> int:
     """Open a session on the daemon and report what it says and does."""

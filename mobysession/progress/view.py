@@ -59,7 +59,7 @@ def open_view(kind: ViewKind, stream: TextIO) -> View:
     """
     if kind not in get_args(ViewKind):
         message = f"unknown progress {kind!r}"
-        raise UsageError(message, hint=f"choose one of: {', '.join(get_args(ViewKind))}")
+        raise UsageError(message, hint=f"Choose one of: {', '.join(get_args(ViewKind))}")
     if kind == "quiet":
         from mobysession.progress.quiet import QuietView
 

@@ -171,7 +171,10 @@ def _spec_fields(spec: str) -> dict[str, str]:
         key, separator, value = field.partition("=")
         name = key.lower()
         if not separator:
-            raise UsageError(f"secret: field {number} is not key=value", hint="Quote a field that holds a comma.")
+            raise UsageError(
+                f"secret: field {number} is not key=value",
+                hint="Write id=NAME,src=FILE or id=NAME,env=VARIABLE; quote a field that holds a comma.",
+            )
         if name not in ("id", "src", "source", "env", "type"):
             raise UsageError(f"secret: unknown key {key!r} in field {number}", hint="Keys are id, src, env and type.")
         fields["src" if name == "source" else name] = value

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -58,11 +58,12 @@ def context(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def _spawned(*arguments: str | os.PathLike[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
+def _spawned(*arguments: str | os.PathLike[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     pipe = subprocess.PIPE
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe}
     with subprocess.Popen(
         [sys.executable, "-m", "mobysession", *(os.fspath(argument) for argument in arguments)],
-        **{"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe, **options},  # type: ignore[call-overload]
+        **(streams | options),
     ) as process:
         try:
             yield process

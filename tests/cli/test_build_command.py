@@ -157,7 +157,7 @@ WRONG: dict[str, tuple[list[Any], int, str]] = {
     "bad host entry": (["build", "--add-host", "x", "."], 2, "it must look like HOST:IP"),
     "caches": (["build", "--no-cache", "--no-cache-filter", "a", "."], 2, "exclude each other"),
     "empty name": (["build", "--build-arg", "=1", "."], 2, "empty name"),
-    "bad progress": (["build", "--progress", "rawjson", "."], 2, "hint: choose one of: auto, plain, tty, quiet"),
+    "bad progress": (["build", "--progress", "rawjson", "."], 2, "hint: Choose one of: auto, plain, tty, quiet"),
     "no context": (["build", "missing"], 1, "does not exist"),
     "a file": (["build", "a-file"], 1, "is not a directory"),
     "no Dockerfile": (["build", "."], 1, "there is no Dockerfile in"),

@@ -18,6 +18,8 @@ from mobysession.filesync.walk import Walk
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from mobysession.filesync.patterns import MatchInfo
+
 _DIRECTORY = 0x800001ED
 
 
@@ -155,11 +157,11 @@ def obvious(tree: Mapping[str, object], includes: Sequence[str], excludes: Seque
     include, exclude = PatternList(includes), PatternList(excludes)
     sent: set[str] = set()
 
-    def visit(here: Mapping[str, object], prefix: str, included: object, excluded: object) -> None:
+    def visit(here: Mapping[str, object], prefix: str, included: MatchInfo | None, excluded: MatchInfo | None) -> None:
         for name, below in here.items():
             path = prefix + name
-            wanted, inner_included = include.match(path, included)  # type: ignore[arg-type]  # opaque here
-            unwanted, inner_excluded = exclude.match(path, excluded)  # type: ignore[arg-type]
+            wanted, inner_included = include.match(path, included)
+            unwanted, inner_excluded = exclude.match(path, excluded)
             if (wanted or not includes) and not unwanted:
                 parts = path.split("/")
                 sent.update("/".join(parts[: end + 1]) for end in range(len(parts)))
