@@ -1,7 +1,5 @@
 """``python -m mobysession``: the command line."""
 
-import sys
+from mobysession.cli import entry
 
-from mobysession.cli import main
-
-sys.exit(main())
+entry()

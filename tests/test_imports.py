@@ -87,11 +87,10 @@ def test_asking_for_the_version_is_cheap(tmp_path):
     """`mobysession --version` prints the version and ends with 0, without the CLI's library and without a loop."""
     body = """
 import io
-sys.argv = ["mobysession", "--version"]
 sys.stdout, printed = io.StringIO(), sys.stdout
 from mobysession.cli import main
 try:
-    status = main()
+    status = main(["--version"])
 except SystemExit as end:
     status = end.code
 sys.stdout, printed = printed, sys.stdout.getvalue()

@@ -60,8 +60,7 @@ async def _solve_and_follow(
     async with open_nursery() as nursery:
         followed = _Followed()
         nursery.start_soon(_follow, control, request.Ref, progress, followed)
-        # What the build ends in is loaded while the engine works, and not while somebody waits for us.
-        nursery.start_soon(_load_result)
+        nursery.start_soon(_load_the_rest)
         try:
             response = dict((await control.solve(request)).ExporterResponse)
         except RpcError as error:
@@ -71,8 +70,10 @@ async def _solve_and_follow(
     return response, failure
 
 
-async def _load_result() -> None:
-    await trio.to_thread.run_sync(importlib.import_module, "mobysession.build.result")
+async def _load_the_rest() -> None:
+    """Load, in the order of its use, what is needed from now on: while the engine works, nobody waits for us."""
+    for module in ("mobysession.buildkit.status", "mobysession.filesync.sender", "mobysession.build.result"):
+        await trio.to_thread.run_sync(importlib.import_module, module)
 
 
 class _Followed:

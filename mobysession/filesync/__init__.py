@@ -5,7 +5,6 @@ receiver. A tree is a `Source`; `Directory` is one.
 """
 
 from mobysession.filesync.directory import Directory
-from mobysession.filesync.sender import PacketStream, TransferProgress, TransferReport, send_tree
 from mobysession.filesync.source import Content, Entry, Source
 
 # Not from typing: see the package itself.
@@ -13,6 +12,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from mobysession.filesync.receiver import Differ, ReceiveReport, receive_tree
+    from mobysession.filesync.sender import PacketStream, TransferProgress, TransferReport, send_tree
 
 __all__ = [
     "Content",
@@ -28,13 +28,24 @@ __all__ = [
     "send_tree",
 ]
 
+_PART_OF = {
+    "Differ": "receiver",
+    "PacketStream": "sender",
+    "ReceiveReport": "receiver",
+    "TransferProgress": "sender",
+    "TransferReport": "sender",
+    "receive_tree": "receiver",
+    "send_tree": "sender",
+}
+
 
 def __getattr__(name: str) -> object:
-    """Load the receiver on first use (PEP 562): most builds only send."""
-    if name not in ("Differ", "ReceiveReport", "receive_tree"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mobysession.filesync import receiver
+    """Load the two parts on first use (PEP 562): a build only sends, and not before the daemon asks."""
+    from importlib import import_module
 
-    value: object = getattr(receiver, name)
+    part = _PART_OF.get(name)
+    if part is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{part}"), name)
     globals()[name] = value
     return value

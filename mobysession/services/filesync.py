@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from mobysession.errors import RpcError, StatusCode, UsageError
-from mobysession.filesync import Directory, TransferReport, send_tree
+from mobysession.filesync import Directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from mobysession.filesync import Source, TransferProgress
+    from mobysession.filesync import Source, TransferProgress, TransferReport
     from mobysession.rpc.registrar import Registrar
     from mobysession.rpc.server import ServerCall
 
@@ -86,6 +86,9 @@ class FileSync:
         if source is None:
             raise RpcError(StatusCode.NOT_FOUND, f"no access allowed to dir {_go_quote(name)}")
         notify = self._on_progress
+        # Loaded when it is asked for; a build has it loaded while the engine still reads the request.
+        from mobysession.filesync import send_tree
+
         report = await send_tree(
             call,
             source,
