@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -11,44 +10,33 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from mobysession.build.options import BuildOptions
+from mobysession.build.prepare import prepare, refuse_unsupported
 from mobysession.build.progress import BuildProgress
 from mobysession.buildkit.control import speak_control
 from mobysession.concurrency import open_nursery
 from mobysession.errors import (
     BuildFailed,
-    ConnectionLost,
     MobysessionError,
-    ProtocolError,
-    ProviderError,
     RpcError,
-    SessionLost,
-    StatusCode,
-    UnsupportedByEngine,
     UpgradeRefused,
     UsageError,
 )
-from mobysession.identity import shared_key
 from mobysession.session.session import Session
 from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.hijack import hijack
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from mobysession.build.result import BuildResult
     from mobysession.buildkit.status import BuildStatus
     from mobysession.progress.view import View
-    from mobysession.rpc.registrar import Attachable
-    from mobysession.services.filesync import FileSync
 
 __all__ = ["build"]
 
 _log = logging.getLogger("mobysession.build")
-
-#: The Engine API version since which the frontend knows shm-size and ulimits (Docker 23); older ones ignore them
-#: silently.
-_RESOURCES_SINCE = (1, 42)
 
 
 async def build(
@@ -99,14 +87,10 @@ async def build_with(
     """Build what ``options`` say; otherwise as `build`."""
     endpoint = Endpoint.from_env() if endpoint is None else endpoint
     shown = BuildProgress(_view(progress), on_status)
-    context, directory, dockerfile = await trio.to_thread.run_sync(options.directories)
-    files, services = await trio.to_thread.run_sync(_services, options, context, directory)
-    await files.check()
-    await trio.to_thread.run_sync(_check_outputs, options)
-    await _refuse_unsupported(endpoint, options)
-    name, key = await trio.to_thread.run_sync(lambda: (context.resolve().name, shared_key(context)))
-    session = Session(endpoint, name=name, shared_key=key)
-    session.allow(*services)
+    prepared = await trio.to_thread.run_sync(prepare, options)
+    await refuse_unsupported(endpoint, options)
+    session = Session(endpoint, name=prepared.name, shared_key=prepared.shared_key)
+    session.allow(*prepared.services)
     error: BaseException | None = None
     try:
         async with open_nursery() as nursery:
@@ -114,7 +98,7 @@ async def build_with(
                 from mobysession.progress.view import keep_ticking
 
                 nursery.start_soon(keep_ticking, shown.view)
-            result = await _run(endpoint, options, session, directory / dockerfile, shown)
+            result = await _run(endpoint, options, session, prepared.dockerfile, shown)
             nursery.cancel_scope.cancel()
     except BaseException as failure:
         error = failure
@@ -122,10 +106,11 @@ async def build_with(
     finally:
         if shown.view is not None:
             shown.view.close(error)
+    from mobysession.build.outputs import write_outputs
     from mobysession.build.result import context_transfer
 
-    result = replace(result, transfers=tuple(map(context_transfer, files.transfers)))
-    await trio.to_thread.run_sync(_write_outputs, options, result)
+    result = replace(result, transfers=tuple(map(context_transfer, prepared.files.transfers)))
+    await trio.to_thread.run_sync(write_outputs, options, result)
     return result
 
 
@@ -143,8 +128,10 @@ async def _run(
             nursery.cancel_scope.cancel()
         return result
     except (RpcError, BuildFailed) as error:
-        source = await trio.to_thread.run_sync(_read_if_there, dockerfile)
-        explained = _explain(error, session, progress.status, source)
+        from mobysession.build.explain import explain, read_if_there
+
+        source = await trio.to_thread.run_sync(read_if_there, dockerfile)
+        explained = explain(error, session, progress.status, source)
         raise explained from explained.__cause__
     finally:
         await control_stream.close()
@@ -216,118 +203,9 @@ async def _drive(
     return make_result(response, progress.status, session, tags=tags, driver="classic")
 
 
-def _explain(
-    error: RpcError | BuildFailed, session: Session, status: BuildStatus, dockerfile: bytes | None
-) -> MobysessionError:
-    """Return the error to raise for a failed build: the engine's words, and behind them what failed on our side."""
-    from mobysession.buildkit.solve_errors import build_failed
-
-    if isinstance(error, RpcError) and isinstance(error.__cause__, (ConnectionLost, ProtocolError)):
-        # It may have finished the image just before: what is known is only that its answer will not come.
-        lost = SessionLost(f"the engine went away during the build: {error.message}", hint="Its log says why.")
-        lost.__cause__ = error.__cause__
-        return lost
-    explained = build_failed(error if isinstance(error, RpcError) else error.message, status, dockerfile=dockerfile)
-    cause = _local_cause(session, explained.message)
-    if isinstance(cause, MobysessionError) and cause.hint:
-        explained.hint = cause.hint
-    explained.__cause__ = cause or error.__cause__
-    return explained
-
-
-def _read_if_there(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
-
-def _local_cause(session: Session, message: str) -> BaseException | None:
-    """Return the latest failure of a callback of ours that the engine's words quote; others were not what failed it."""
-    for failure in reversed(session.failures):
-        quoted = failure.message and failure.message in message
-        if failure.error is not None and failure.code is not StatusCode.CANCELLED and quoted:
-            return failure.error
-    return None
-
-
-def _services(options: BuildOptions, context: Path, directory: Path) -> tuple[FileSync, list[Attachable]]:
-    from mobysession.services.auth import Auth
-    from mobysession.services.filesync import FileSync
-
-    files = FileSync({"context": context, "dockerfile": directory})
-    services: list[Attachable] = [files, Auth(options.credentials)]
-    if options.secrets:
-        from mobysession.services.secrets import Secrets
-
-        secrets = Secrets(options.secrets)
-        secrets.check()
-        services.append(secrets)
-    return files, [*services, *options.services]
-
-
-async def _refuse_unsupported(endpoint: Endpoint, options: BuildOptions) -> None:
-    wanted = [name for name, given in (("shm_size", options.shm_size), ("ulimits", options.ulimits)) if given]
-    if not wanted:
-        return
-    from mobysession.transport.api import EngineApi
-
-    ping = await EngineApi(endpoint).ping()
-    if ping.api < _RESOURCES_SINCE:
-        raise UnsupportedByEngine(
-            f"{' and '.join(wanted)} would be ignored by this engine (API {ping.api_version})",
-            hint="Docker 23 and later have it.",
-        )
-
-
 def _view(progress: str | View | None) -> View | None:
     if not isinstance(progress, str):
         return progress
     from mobysession.progress.view import open_view
 
     return open_view(progress, sys.stderr)  # type: ignore[arg-type]  # open_view itself refuses what is no kind
-
-
-def _check_outputs(options: BuildOptions) -> None:
-    """Refuse output files that cannot be written before the build, not after it."""
-    for path in (options.iidfile, options.metadata_file):
-        if path is None:
-            continue
-        folder = os.path.dirname(os.path.realpath(path))
-        reason = None
-        if not os.fspath(path):
-            reason = "its name is empty"
-        elif os.path.isdir(path):
-            reason = "it is a directory"
-        elif os.path.exists(path) and not os.path.isfile(path):
-            reason = None if os.access(path, os.W_OK) else "permission denied"
-        elif not os.path.isdir(folder):
-            reason = f"there is no directory {folder}"
-        elif not os.access(folder, os.W_OK):
-            reason = "permission denied"
-        if reason is not None:
-            raise ProviderError(f"{os.fspath(path)!r} cannot be written: {reason}")
-    if options.iidfile is not None and os.path.isfile(options.iidfile):
-        # As with docker: who reads it after a failed build must not take an older image for the new one.
-        os.unlink(os.path.realpath(options.iidfile))
-
-
-def _write_outputs(options: BuildOptions, result: BuildResult) -> None:
-    if options.iidfile is not None:
-        _write_output(options.iidfile, result.image_id, result)
-    if options.metadata_file is not None:
-        import json
-
-        _write_output(options.metadata_file, json.dumps(result.metadata(), indent=2) + "\n", result)
-
-
-def _write_output(path: str | os.PathLike[str], text: str, result: BuildResult) -> None:
-    from mobysession.build.result import write_atomically
-
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ProviderError(
-            f"the image {result.image_id} was built, but {os.fspath(path)!r} cannot be written: {reason}"
-        ) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from mobysession.services.filesync import DirectoryTransfer
     from mobysession.session.session import Session
 
-__all__ = ["BuildResult", "ContextTransfer", "StepResult", "context_transfer", "make_result", "write_atomically"]
+__all__ = ["BuildResult", "ContextTransfer", "StepResult", "context_transfer", "make_result"]
 
 _DESCRIPTOR = "containerimage.descriptor"
 
@@ -134,24 +133,3 @@ def context_transfer(transfer: DirectoryTransfer) -> ContextTransfer:
         bytes_sent=figures.sent_bytes,
         warnings=transfer.report.warnings,
     )
-
-
-def write_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` to ``path`` so that a reader sees the old content or the new, never a part; blocking.
-
-    A link stays one: what it leads to is replaced. A device or a pipe, as ``/dev/stderr``, is written to.
-    """
-    target = os.path.realpath(path)
-    if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-        return
-    scratch = f"{target}.tmp-{os.getpid()}"
-    try:
-        with open(scratch, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-        os.replace(scratch, target)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(scratch)
-        raise

@@ -16,13 +16,11 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import trio
-
 from mobysession.errors import RpcError, StatusCode, UsageError
 from mobysession.filesync import Directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from mobysession.filesync import Source, TransferProgress, TransferReport
     from mobysession.rpc.registrar import Registrar
@@ -67,13 +65,14 @@ class FileSync:
         self._on_progress = on_progress
         self.transfers: list[DirectoryTransfer] = []
 
-    async def check(self) -> None:
-        """See that every directory can be read, before a build is asked for.
+    def check(self) -> None:
+        """See that every directory can be read, before a build is asked for; blocking.
 
         Raises:
             ContextError: one is missing, not a directory or unreadable; the user must act.
         """
-        await trio.to_thread.run_sync(_check_all, list(self._sources.values()))
+        for source in self._sources.values():
+            source.check()
 
     def register(self, registrar: Registrar) -> None:
         """Host the two methods of the service."""
@@ -104,11 +103,6 @@ def _source(name: str, given: str | os.PathLike[str] | Source) -> Source:
     if not name:
         raise UsageError("a directory needs a name by which the daemon asks for it")
     return Directory(given) if isinstance(given, (str, os.PathLike)) else given
-
-
-def _check_all(sources: Sequence[Source]) -> None:
-    for source in sources:
-        source.check()
 
 
 def _go_quote(text: str) -> str:

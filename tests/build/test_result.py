@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mobysession._pb import control_pb2
-from mobysession.build.result import make_result, write_atomically
+from mobysession.build.outputs import write_atomically
+from mobysession.build.result import make_result
 from mobysession.buildkit.status import BuildStatus
 from mobysession.session.session import Session
 from mobysession.transport.endpoint import Endpoint

@@ -144,14 +144,14 @@ async def test_a_bad_pattern_is_unknown_with_its_text(
     assert isinstance(error, ContextError)
 
 
-async def test_directories_are_checked_early(tmp_path: Path, context: Path) -> None:
+def test_directories_are_checked_early(tmp_path: Path, context: Path) -> None:
     """A directory that cannot be sent is an error before anything is asked of a daemon."""
-    await FileSync({"context": context}).check()
+    FileSync({"context": context}).check()
     with pytest.raises(ContextError, match="does not exist") as caught:
-        await FileSync({"context": context, "other": tmp_path / "missing"}).check()
+        FileSync({"context": context, "other": tmp_path / "missing"}).check()
     assert caught.value.hint
     with pytest.raises(ContextError, match="is not a directory"):
-        await FileSync({"context": context / "Dockerfile"}).check()
+        FileSync({"context": context / "Dockerfile"}).check()
 
 
 def test_a_directory_needs_a_name() -> None:

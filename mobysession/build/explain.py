@@ -1,0 +1,63 @@
+"""Why a build failed: the engine's words, and behind them what failed on our side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mobysession.buildkit.solve_errors import build_failed
+from mobysession.errors import (
+    BuildFailed,
+    ConnectionLost,
+    MobysessionError,
+    ProtocolError,
+    RpcError,
+    SessionLost,
+    StatusCode,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mobysession.buildkit.status import BuildStatus
+    from mobysession.session.session import Session
+
+__all__ = ["explain", "read_if_there"]
+
+
+def explain(
+    error: RpcError | BuildFailed, session: Session, status: BuildStatus, dockerfile: bytes | None
+) -> MobysessionError:
+    """Return the error to raise for a failed build, its cause chained.
+
+    Args:
+        error: the end of the solve, or what the classic endpoint said.
+        dockerfile: content of the Dockerfile, for an excerpt where the engine sends none; None where it cannot be read.
+    """
+    if isinstance(error, RpcError) and isinstance(error.__cause__, (ConnectionLost, ProtocolError)):
+        # It may have finished the image just before: what is known is only that its answer will not come.
+        lost = SessionLost(f"the engine went away during the build: {error.message}", hint="Its log says why.")
+        lost.__cause__ = error.__cause__
+        return lost
+    explained = build_failed(error if isinstance(error, RpcError) else error.message, status, dockerfile=dockerfile)
+    cause = _local_cause(session, explained.message)
+    if isinstance(cause, MobysessionError) and cause.hint:
+        explained.hint = cause.hint
+    explained.__cause__ = cause or error.__cause__
+    return explained
+
+
+def read_if_there(path: Path) -> bytes | None:
+    """Return the content of a file, None where it cannot be read; blocking."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _local_cause(session: Session, message: str) -> BaseException | None:
+    """Return the latest failure of a callback of ours that the engine's words quote; others were not what failed it."""
+    for failure in reversed(session.failures):
+        quoted = failure.message and failure.message in message
+        if failure.error is not None and failure.code is not StatusCode.CANCELLED and quoted:
+            return failure.error
+    return None
