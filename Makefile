@@ -6,12 +6,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := mobysession proto tests integration
 # Debian ships Python without what `python -m venv` needs; as root it is installed where it turns out to be missing.
-VENV_PACKAGE = echo "installing python3-venv" >&2 && apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null
+VENV_PACKAGE = if [ "$$(id -u)" = 0 ]; then echo "installing python3-venv" >&2 && apt-get update -qq && \
+	apt-get install -y -qq python3-venv >/dev/null; else echo "this Python cannot make a venv: install python3-venv" >&2; \
+	exit 1; fi
 
 .PHONY: help venv demo test unit integration check format proto check-proto bench clean
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1:  \2/p' Makefile
 
 $(STAMP): pyproject.toml mobysession/_version.py
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); $(VENV_PACKAGE) && $(PYTHON) -m venv $(VENV); }

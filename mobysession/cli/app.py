@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mobysession._version import __version__
-from mobysession.errors import BuildFailed, MobysessionError
+from mobysession.errors import BuildFailed, EngineError, MobysessionError, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -120,15 +120,22 @@ def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
 
 
 def report(error: MobysessionError) -> None:
-    """Print an error on stderr: for a failed build the place in the Dockerfile, then one line, then the hint."""
+    """Print an error on stderr: for a failed build the place in the Dockerfile, then one line, then the hint.
+
+    What a daemon says may be part of either, so nothing in them may speak to the terminal.
+    """
+    from mobysession.buildkit.printable import printable
+
     if isinstance(error, BuildFailed):
         from mobysession.progress import render_failure
 
         sys.stderr.write(render_failure(error))
     click.secho("ERROR: ", fg="red", bold=True, nl=False, err=True, color=_colour())
-    click.echo(error.message or type(error).__name__, err=True)
+    # A failed build may need several lines; another error that claims to have them got them from outside.
+    text = str(error) if isinstance(error, RpcError) else error.message or type(error).__name__
+    click.echo(printable(text, newlines=isinstance(error, (BuildFailed, EngineError))), err=True)
     if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+        click.echo(printable(f"hint: {error.hint}", newlines=True), err=True)
 
 
 def _report_fault(error: Exception) -> None:

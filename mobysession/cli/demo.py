@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mobysession.build.result import BuildResult
     from mobysession.cli.app import Target
+    from mobysession.transport.api import EngineApi
     from mobysession.transport.endpoint import Endpoint
 
 __all__ = ["command"]
@@ -41,6 +42,8 @@ RUN --mount=type=secret,id=demo,required=true \\
 #: With a static busybox of this machine's the base comes from us too, and no registry is needed.
 _OWN_BASE = 'FROM scratch\nCOPY busybox /bin/busybox\nSHELL ["/bin/busybox", "sh", "-c"]'
 _HUB_BASE = "FROM busybox"
+#: Seconds for the engine to delete a container that was never started, or an image.
+_CLEANUP_TIMEOUT = 10.0
 
 
 @click.command("demo")
@@ -100,9 +103,14 @@ def _on_engine(endpoint: Endpoint, progress: str) -> int:
 
 
 def _busybox() -> Path | None:
-    from mobysession.testing.base_image import find_static_busybox
+    """Return a static busybox of this machine's, which is installed where that may be; else Docker Hub has to help."""
+    from mobysession.errors import EngineError
+    from mobysession.testing.base_image import static_busybox
 
-    return find_static_busybox()
+    try:
+        return static_busybox(_say)
+    except EngineError:
+        return None
 
 
 def _write_context(folder: Path, busybox: Path | None) -> bytes:
@@ -129,6 +137,7 @@ async def _unreachable(endpoint: Endpoint) -> MobysessionError | None:
 
 async def _build_and_verify(endpoint: Endpoint, folder: str, message: bytes, progress: str) -> int:
     from mobysession.build.build import build
+    from mobysession.transport.api import EngineApi
 
     secret = secrets.token_bytes(32)
     asked = 0
@@ -138,6 +147,7 @@ async def _build_and_verify(endpoint: Endpoint, folder: str, message: bytes, pro
         asked += 1
         return secret
 
+    earlier = await _image_id(endpoint)
     result = await build(
         folder,
         endpoint=endpoint,
@@ -148,6 +158,8 @@ async def _build_and_verify(endpoint: Endpoint, folder: str, message: bytes, pro
         build_args={"RUN_ID": secrets.token_hex(8)},
     )
     files = await _read_image(endpoint, result)
+    if earlier not in (None, result.image_id):
+        await _delete(EngineApi(endpoint), f"/images/{earlier}")
     digest = files["demo/secret.sha256"].split()[0].decode()
     if files["demo/message.txt"] != message or digest != hashlib.sha256(secret).hexdigest() or not asked:
         raise BuildFailed("the image does not hold what this process gave the engine")
@@ -180,11 +192,30 @@ async def _read_image(endpoint: Endpoint, result: BuildResult) -> dict[str, byte
                 raise await response.error("GET /containers/archive")
             archive = await response.read()
     finally:
-        async with api.request("DELETE", f"/containers/{container}?force=1") as response:
-            await response.read()
+        await _delete(api, f"/containers/{container}?force=1")
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         members = [(member.name, tar.extractfile(member)) for member in tar if member.isfile()]
         return {name: file.read() for name, file in members if file is not None}
+
+
+async def _image_id(endpoint: Endpoint) -> str | None:
+    """Return the ID of the image that an earlier demo left; None where there is none."""
+    from mobysession.errors import ApiError
+    from mobysession.transport.api import EngineApi
+
+    try:
+        return str((await EngineApi(endpoint).get_json(f"/images/{_TAG}/json")).get("Id"))
+    except ApiError:
+        return None
+
+
+async def _delete(api: EngineApi, path: str) -> None:
+    """Delete what the demo made, also when it was interrupted; an engine that cannot is not waited for."""
+    import trio
+
+    with trio.move_on_after(_CLEANUP_TIMEOUT, shield=True):
+        async with api.request("DELETE", path) as response:
+            await response.read()
 
 
 async def _against_fake(progress: str) -> int:

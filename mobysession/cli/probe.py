@@ -44,7 +44,9 @@ def command(target: Target, as_json: bool, hold: float) -> int:
 
         click.echo(json.dumps(report, indent=2))
     else:
-        click.echo(_render(report))
+        from mobysession.buildkit.printable import printable
+
+        click.echo(printable(_render(report), newlines=True))
     return 0
 
 
