@@ -8,6 +8,7 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
 END_TIMEOUT = 30
 """Seconds for an engine to end when its owner was killed; it takes about one."""
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose path leaves room for an engine's sockets, which pytest's own does not after some runs."""
+    with tempfile.TemporaryDirectory(prefix="engine-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -115,10 +123,10 @@ with PrivateEngine(root=Path(root) if root else None, state_dir=Path(state_dir))
 """
 
 
-def test_engine_ends_with_a_killed_owner(engine_spec: EngineSpec, tmp_path: Path) -> None:
+def test_engine_ends_with_a_killed_owner(engine_spec: EngineSpec, short_path: Path) -> None:
     """A process that is killed with SIGKILL cannot clean up; every process of its engine ends all the same."""
     root = str(engine_root(engine_spec.suite) or "")
-    with subprocess.Popen([sys.executable, "-c", OWNER, root, tmp_path / "state"], stdout=subprocess.PIPE) as owner:
+    with subprocess.Popen([sys.executable, "-c", OWNER, root, short_path / "state"], stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         try:
             processes = list(_processes_in(_namespaces(int(owner.stdout.readline()))))
@@ -131,11 +139,11 @@ def test_engine_ends_with_a_killed_owner(engine_spec: EngineSpec, tmp_path: Path
     assert len(processes) >= len(("unshare", "sh", "dockerd", "containerd"))
 
 
-def test_state_of_a_killed_engine_can_be_used_again(engine_spec: EngineSpec, tmp_path: Path) -> None:
+def test_state_of_a_killed_engine_can_be_used_again(engine_spec: EngineSpec, short_path: Path) -> None:
     """Stale sockets and pid files do not stop the next start, and its images are still there."""
-    with engine_spec.private_engine(state_dir=tmp_path / "state", stop_timeout=0) as engine:
+    with engine_spec.private_engine(state_dir=short_path / "state", stop_timeout=0) as engine:
         import_base_image(engine.host)
-    with engine_spec.private_engine(state_dir=tmp_path / "state") as engine:
+    with engine_spec.private_engine(state_dir=short_path / "state") as engine:
         assert import_base_image(engine.host) is False
 
 

@@ -276,5 +276,5 @@ def _refusal(secret_id: str, size: int) -> RpcError:
 def _too_large(secret_id: str, size: int) -> SecretError:
     return SecretError(
         f"secret {secret_id!r} has {size} bytes; the engine takes at most {limits.MAX_SECRET}",
-        hint="Mount what is larger as a file of a named build context.",
+        hint="A secret is for a password, a token or a key; larger things belong into the build context.",
     )

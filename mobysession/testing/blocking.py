@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["BlockingFakeDaemon", "SessionSnapshot"]
 
 Result = TypeVar("Result")
+
+#: Parts of the daemon that load themselves when a client first needs them.
+_LOADED_LATE = ("caller", "classic", "script", "solver")
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,9 @@ class BlockingFakeDaemon:
         self._failure: BaseException | None = None
 
     def __enter__(self) -> Self:
+        # Two threads that load protobuf for the first time can trip over its circular imports.
+        for part in _LOADED_LATE:
+            importlib.import_module(f"mobysession.testing.{part}")
         self._thread.start()
         self._settled.wait()
         self._raise_failure()
@@ -68,7 +76,9 @@ class BlockingFakeDaemon:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._token is not None and self._stop is not None:
-            self._token.run_sync_soon(self._stop.set)
+            # A daemon that is gone already has its reason, which is raised below.
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._stop.set)
         self._thread.join()
         self._raise_failure()
 

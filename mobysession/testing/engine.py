@@ -63,8 +63,8 @@ SHUTDOWN_TIMEOUT = 5
 KILL_TIMEOUT = 10.0
 """Seconds for the kernel to take a killed process down: it has to, so this only bounds a broken machine."""
 
-SOCKET_PATH_MAX = 107
-"""Bytes of a unix socket's path, without its final NUL: sun_path in unix(7)."""
+SOCKET_PATH_MAX = 104
+"""Bytes of a unix socket's path: what containerd accepts ("unix socket path too long (> 104)"); Linux has 107."""
 
 LOG_TAIL_LINES = 12
 
@@ -283,7 +283,7 @@ class PrivateEngine:
             state = self._wanted_state_dir.absolute()
             state.mkdir(parents=True, exist_ok=True)
         self._state_dir = state
-        longest = state / "exec/containerd/containerd.sock.ttrpc"
+        longest = state / "exec/containerd/containerd-debug.sock"
         if len(os.fsencode(longest)) > SOCKET_PATH_MAX:
             raise EngineError(f"the path {state} is too long for unix sockets", hint="give a shorter state_dir")
         return state
