@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from mobysession.errors import ContextError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from mobysession.rpc.registrar import Attachable
     from mobysession.services.credentials import CredentialsFrom
@@ -112,6 +113,10 @@ class BuildOptions:
         for name in ("tags", "no_cache_filter", "platforms", "add_hosts", "ulimits", "services"):
             if isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} takes a list, not one string")
+        _check_mapping("build_args", self.build_args, optional=True)
+        _check_mapping("labels", self.labels)
+        if not isinstance(self.secrets, Mapping):
+            raise UsageError("secrets takes a mapping of secret ID to source")
         for tag in self.tags:
             _check_tag(tag)
         if self.network not in _NETWORK_MODES:
@@ -164,6 +169,14 @@ class BuildOptions:
         if not os.path.exists(dockerfile):
             raise ContextError(f"there is no Dockerfile {dockerfile.absolute()}", hint=_file_hint(context, dockerfile))
         return context, dockerfile.parent, dockerfile.name
+
+
+def _check_mapping(name: str, given: object, *, optional: bool = False) -> None:
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{name} takes a mapping of name to value")
+    for key, value in given.items():
+        if not isinstance(key, str) or not (isinstance(value, str) or (optional and value is None)):
+            raise UsageError(f"{name}: {key!r} needs a text as its value, not {value!r}")
 
 
 def parse_size(value: int | str) -> int:

@@ -102,6 +102,10 @@ def run(arguments: list[str]) -> int:
     except MobysessionError as error:
         report(error)
         return error.exit_status
+    except OSError as error:
+        # What we open ourselves raises errors of our own: this is stdout, on a full disk or a broken device.
+        click.echo(f"ERROR: the output cannot be written: {error.strerror}", err=True)
+        return 1
     except Exception as error:
         _report_fault(error)
         return 70

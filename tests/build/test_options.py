@@ -108,6 +108,10 @@ def test_a_malformed_tag_is_refused(tag: str) -> None:
         {"no_cache": True, "no_cache_filter": ["a"]},
         {"build_args": {"": "x"}},
         {"labels": {"": "x"}},
+        {"build_args": ["A=1"]},
+        {"build_args": {"A": 5}},
+        {"labels": {"a": None}},
+        {"secrets": ["id=a"]},
     ],
 )
 def test_a_senseless_option_is_refused(options: dict[str, Any]) -> None:
