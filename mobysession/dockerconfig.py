@@ -21,11 +21,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobysession.errors import CredentialError, EndpointError
+from mobysession.jsontext import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DOCKER_HUB_KEY", "AuthEntry", "DockerConfig", "config_dir", "config_key", "load"]
+__all__ = [
+    "DOCKER_HUB_KEY",
+    "AuthEntry",
+    "DockerConfig",
+    "config_dir",
+    "config_key",
+    "custom_headers",
+    "hostname",
+    "load",
+]
 
 #: The key under which the docker CLI keeps the login of Docker Hub.
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
@@ -42,7 +52,6 @@ class AuthEntry:
     username: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
-    registry_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +77,12 @@ class DockerConfig:
     _auths: Mapping[str, object] = field(default_factory=dict, repr=False)
     _environment_auths: Mapping[str, object] = field(default_factory=dict, repr=False)
 
-    @property
-    def auths(self) -> dict[str, AuthEntry]:
-        """All logins by their keys, as ``auth_entry`` reads them; raises CredentialError when one cannot be read."""
-        return {key: self._decode(key, entry) for key, entry in {**self._auths, **self._environment_auths}.items()}
-
     def auth_entry(self, host: str) -> AuthEntry | None:
         """Find the plain login for a registry.
+
+        A key with a scheme or a path, as old logins and ``docker login HOST/PATH`` leave them, counts for its bare host
+        where there is no key of just that host; of several the first. Docker's CLI does the same. What is asked for is
+        never cut down.
 
         Args:
             host: ``host[:port]`` as in an image reference, the engine's ``registry-1.docker.io``, or a key of the file.
@@ -106,9 +114,19 @@ class DockerConfig:
             return self.creds_store
         return _native_store()
 
-    def proxy_for(self, url: str) -> Mapping[str, str]:
-        """Return the proxy settings for builds on the daemon at ``url``; empty when there are none."""
-        return self.proxies.get(url) or self.proxies.get("default") or {}
+    def proxy_arguments(self, url: str) -> dict[str, str]:
+        """Return the build arguments that stand for the proxies of the daemon at ``url``: each name in both cases.
+
+        Source: docker/cli cli/config/configfile/file.go, ParseProxyConfig.
+        """
+        settings = self.proxies.get(url, self.proxies.get("default", {}))
+        given = {key.casefold(): value for key, value in settings.items() if value}
+        arguments = {}
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"):
+            value = given.get(name.replace("_", "").casefold())
+            if value:
+                arguments[name] = arguments[name.lower()] = value
+        return arguments
 
     def _decode(self, key: str, entry: object) -> AuthEntry:
         try:
@@ -116,7 +134,7 @@ class DockerConfig:
         except ValueError as reason:
             raise CredentialError(
                 f"the login for {key} in {self.path} cannot be read: {reason}",
-                hint=f"Log in again: docker login {_hostname(key)}",
+                hint=f"Log in again: docker login {hostname(key)}",
             ) from None
 
 
@@ -152,7 +170,7 @@ def load(directory: str | os.PathLike[str] | None = None, *, environ: Mapping[st
         path=path,
         creds_store=fields.text("credsStore") or None,
         cred_helpers=fields.texts("credHelpers"),
-        http_headers=_custom_headers(environ) or tuple(fields.texts("HttpHeaders").items()),
+        http_headers=custom_headers(environ) or tuple(fields.texts("HttpHeaders").items()),
         current_context=fields.text("currentContext") or None,
         proxies={name: proxy.all_texts() for name, proxy in fields.children("proxies")},
         _auths=fields.child("auths").values,
@@ -233,12 +251,11 @@ class JsonFile:
 
 
 def _parse_object(path: Path, content: bytes) -> dict[str, object]:
-    import json  # only for who has such a file: start-up
-
     try:
-        value = json.loads(content)
+        value = parse_json(content)
     except ValueError as error:
-        place = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        line = getattr(error, "lineno", None)  # of a JSONDecodeError
+        place = f", line {line}" if line else ""
         # Not chained: a JSONDecodeError carries the whole document, with all its logins.
         raise EndpointError(f"{path} is not JSON{place}", hint="Mend the file, or move it away.") from None
     if not isinstance(value, dict):
@@ -250,11 +267,12 @@ def _matching_key(auths: Mapping[str, object], host: str) -> str | None:
     key = config_key(host)
     if key in auths:
         return key
-    hostname = _hostname(key)
-    return next((name for name in auths if _hostname(name) == hostname), None)
+    bare = hostname(key) if key == DOCKER_HUB_KEY else key
+    return next((name for name in auths if hostname(name) == bare), None)
 
 
-def _hostname(key: str) -> str:
+def hostname(key: str) -> str:
+    """Return the ``host[:port]`` of a key in the configuration, which may have a scheme and a path."""
     return key.removeprefix("http://").removeprefix("https://").partition("/")[0]
 
 
@@ -263,18 +281,13 @@ def _decode_entry(entry: object) -> AuthEntry:
     if not isinstance(entry, dict):
         raise ValueError("it is not an object")  # noqa: TRY004 - one class for all that is wrong with an entry
     fields = {str(key).casefold(): value for key, value in entry.items()}
-    texts = {key: fields.get(key) or "" for key in ("auth", "username", "password", "identitytoken", "registrytoken")}
+    texts = {key: fields.get(key) or "" for key in ("auth", "username", "password", "identitytoken")}
     if not all(isinstance(value, str) for value in texts.values()):
         raise ValueError("a value in it is not a string")
     username, password = texts["username"], texts["password"]
     if texts["auth"]:
         username, password = _decode_auth(texts["auth"])
-    return AuthEntry(
-        username=username,
-        password=password,
-        identity_token=texts["identitytoken"],
-        registry_token=texts["registrytoken"],
-    )
+    return AuthEntry(username=username, password=password, identity_token=texts["identitytoken"])
 
 
 def _decode_auth(auth: str) -> tuple[str, str]:
@@ -292,12 +305,12 @@ def _environment_auths(environ: Mapping[str, str]) -> Mapping[str, object]:
     value = environ.get("DOCKER_AUTH_CONFIG")
     if not value:
         return {}
-    import json  # as above
-
     try:
-        document = json.loads(value)
-        if set(document) != {"auths"} or not all(
-            entry["auth"] and set(entry) == {"auth"} for entry in document["auths"].values()
+        document = parse_json(value)
+        if (
+            not isinstance(document, dict)
+            or set(document) != {"auths"}
+            or not all(entry["auth"] and set(entry) == {"auth"} for entry in document["auths"].values())
         ):
             raise ValueError
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -307,11 +320,12 @@ def _environment_auths(environ: Mapping[str, str]) -> Mapping[str, object]:
     return auths
 
 
-def _custom_headers(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def custom_headers(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the header lines in ``DOCKER_CUSTOM_HEADERS``; EndpointError when it is malformed."""
     value = environ.get("DOCKER_CUSTOM_HEADERS")
     if not value:
         return ()
-    import csv  # as above
+    import csv  # only for who sets it: start-up
 
     pairs = [item.partition("=") for row in csv.reader([value]) for item in row]
     if not all(name.strip() and separator for name, separator, _ in pairs):

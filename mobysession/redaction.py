@@ -1,9 +1,10 @@
-"""Hiding secret values in text, bytes and events.
+"""Hiding secret values in text and bytes.
 
 Whatever hands out a secret adds the value to a `Redactor`; whatever shows something to a person or writes it down asks
-the same `Redactor` first. A value is found as it is and in the forms in which programs like to print it: without the
-newline at its end, line by line, base64 in both alphabets and at any offset (as inside ``user:password``), hex,
-percent-encoded, and escaped as by JSON, Go and Python. Each find is replaced by ``***``.
+the same `Redactor` first: a build has one for its progress, its failure and, by `redacted_logs`, the log. A value is
+found as it is and in the forms in which programs like to print it: without the white space around it, line by line,
+base64 in both alphabets and at any offset (as inside ``user:password``), hex, percent-encoded, and escaped as by JSON,
+Go and Python. Each find is replaced by ``***``.
 
 Two limits keep this useful and cheap. Values shorter than `SHORTEST` are not hidden: they stand in every second word by
 chance, and would hide the log rather than the secret. Of values longer than `LONGEST_ENCODED` bytes only the plain form
@@ -13,21 +14,19 @@ is looked for. There is no list for the whole process: a `Redactor` knows the va
 from __future__ import annotations
 
 import base64
-import dataclasses
 import logging
-import operator
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote_from_bytes, quote_plus
 
 from mobysession import limits
-from mobysession.errors import MobysessionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["HIDDEN", "RedactingFilter", "Redactor"]
+__all__ = ["HIDDEN", "RedactingFilter", "Redactor", "redacted_logs"]
 
 #: What stands where a value stood.
 HIDDEN: Final = "***"
@@ -41,7 +40,6 @@ LONGEST_ENCODED: Final = 16 * limits.KIB
 _SHORTEST_PART: Final = 8
 
 _Text = TypeVar("_Text", str, bytes)
-_Value = TypeVar("_Value")
 
 
 class Redactor:
@@ -55,6 +53,10 @@ class Redactor:
 
     def __repr__(self) -> str:
         return f"<Redactor of {len(self._values)} values>"
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to hide."""
+        return bool(self._needles)
 
     def add(self, value: str | bytes) -> None:
         """Hide this value from now on.
@@ -94,56 +96,10 @@ class Redactor:
                     text = text.replace(raw, HIDDEN.encode())
         return text
 
-    def redact_value(self, value: _Value) -> _Value:
-        """Return ``value`` without secrets: an event, or anything made of dataclasses, mappings, lists and exceptions.
-
-        Strings and bytes are redacted wherever they stand, also as keys. An exception that shows a secret, itself or
-        through what it was raised from, is replaced by another one of its class. Anything else, and whatever has
-        nothing to hide, is returned as the same object.
-        """
-        return cast("_Value", self._redact_any(value, ()))
-
-    def _redact_any(self, value: Any, within: tuple[int, ...]) -> Any:
-        if type(value) is str:
-            return self.redact(value)
-        if type(value) is bytes:
-            return self.redact(value)
-        if isinstance(value, BaseException):
-            return self._redact_exception(value, within)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
-            hidden = self._redact_any(fields, within)
-            return value if hidden is fields else dataclasses.replace(value, **hidden)
-        if type(value) is dict:
-            items = list(value.items())
-            hidden = self._redact_any(items, within)
-            return value if hidden is items else dict(hidden)
-        if type(value) in (list, tuple, set, frozenset):
-            hidden = [self._redact_any(item, within) for item in value]
-            return value if all(map(operator.is_, value, hidden)) else type(value)(hidden)
-        return value
-
-    def _redact_exception(self, error: BaseException, within: tuple[int, ...]) -> BaseException:
-        if id(error) in within:  # an exception can be, through others, its own cause
-            return error
-        old = (error.args, vars(error), error.__cause__, error.__context__)
-        new = self._redact_any(old, (*within, id(error)))
-        if new is old:
-            return error
-        arguments, attributes, cause, context = new
-        try:
-            clone: BaseException = type(error).__new__(type(error), *arguments)
-        except TypeError:  # a class with a constructor of its own
-            return MobysessionError(self.redact(f"{type(error).__name__}: {error}"))
-        clone.args, clone.__cause__, clone.__context__ = arguments, cause, context
-        clone.__suppress_context__ = error.__suppress_context__
-        clone.__dict__.update(attributes)
-        return clone.with_traceback(error.__traceback__)
-
 
 def _forms(value: bytes) -> Iterator[bytes]:
     stripped = value.strip()
-    yield value
+    # Not with the white space around it: the newline at the end of a file ends a line of the log, too.
     yield stripped
     if len(value) > LONGEST_ENCODED:
         return
@@ -200,6 +156,8 @@ class RedactingFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Redact the record; always let it pass."""
+        if not self._redactor:
+            return True
         self._hide_message(record)
         if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
             shown = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
@@ -214,10 +172,35 @@ class RedactingFilter(logging.Filter):
     def _hide_message(self, record: logging.LogRecord) -> None:
         try:
             message = record.getMessage()
-        except Exception:  # the handler will report that it cannot be formatted, and show the parts
-            record.msg = self._redactor.redact_value(record.msg)
-            record.args = self._redactor.redact_value(record.args)
+        except Exception:  # it cannot be formatted, and the handler would show the parts
+            record.msg, record.args = self._redactor.redact(f"{record.msg} {record.args}"), None
             return
         hidden = self._redactor.redact(message)
         if hidden != message:
             record.msg, record.args = hidden, None
+
+
+@contextmanager
+def redacted_logs(redactor: Redactor) -> Iterator[None]:
+    """Hide the values, for the length of the block, in what the handlers write that get our log records.
+
+    These are those of the logger ``mobysession`` and of the loggers above it, as they are when the block is entered.
+    """
+    hiding = RedactingFilter(redactor)
+    handlers = _handlers()
+    for handler in handlers:
+        handler.addFilter(hiding)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(hiding)
+
+
+def _handlers() -> list[logging.Handler]:
+    handlers: list[logging.Handler] = []
+    logger: logging.Logger | None = logging.getLogger("mobysession")
+    while logger is not None:
+        handlers += logger.handlers
+        logger = logger.parent if logger.propagate else None
+    return handlers or ([logging.lastResort] if logging.lastResort is not None else [])

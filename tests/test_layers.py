@@ -25,6 +25,7 @@ GROUND = (
     "_pb",
     "concurrency",
     "events",
+    "jsontext",
     "dockerconfig",
     "identity",
     "redaction",

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import logging
 import threading
@@ -12,9 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobysession import limits
-from mobysession.errors import BuildFailed, CredentialError, MobysessionError, RpcError, StatusCode
-from mobysession.events import CallEnded, SessionReady
-from mobysession.redaction import HIDDEN, LONGEST_ENCODED, RedactingFilter, Redactor
+from mobysession.redaction import HIDDEN, LONGEST_ENCODED, RedactingFilter, Redactor, redacted_logs
 
 SECRET = 'hunter2/gr\u00fcn? "and" more\tof it'
 
@@ -99,10 +96,10 @@ def test_three_characters_are_hidden():
 
 
 def test_the_newline_of_a_file_does_not_protect_its_value():
-    """A value is also hidden without the white space around it, in the encodings as well."""
+    """A value is hidden without the white space around it, which stays, and in the encodings with it as well."""
     redactor = Redactor()
     redactor.add("hunter2\n")
-    assert redactor.redact("pass hunter2, hunter2\n") == "pass ***, ***"
+    assert redactor.redact("pass hunter2, hunter2\n") == "pass ***, ***\n"
     assert redactor.redact(base64.b64encode(b"hunter2").decode()) == "***"
 
 
@@ -171,80 +168,6 @@ def test_repr_shows_no_value(redactor):
     assert repr(redactor) == "<Redactor of 1 values>"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Nested:
-    parts: tuple[str, ...]
-    table: dict[str, list[bytes]]
-    computed: int = dataclasses.field(init=False, default=7)
-
-
-def test_values_made_of_values_are_redacted_throughout(redactor):
-    """Dataclasses, mappings and sequences are rebuilt where they hold a value, keys included."""
-    found = redactor.redact_value(_Nested(("a", SECRET), {SECRET: [b"x", SECRET.encode()]}))
-    assert found == _Nested(("a", "***"), {"***": [b"x", b"***"]})
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        SessionReady(session_id="s", time=1.0, settings={"MAX_FRAME_SIZE": 16384}),
-        _Nested(("a",), {"b": [b"c"]}),
-        ["a", {"b": (1, None)}, {"c"}],
-        MobysessionError("nothing here", hint="nor here"),
-        7,
-        _Nested,
-    ],
-)
-def test_values_with_nothing_to_hide_are_the_same_objects(redactor, value):
-    """What holds no secret is not copied."""
-    assert redactor.redact_value(value) is value
-
-
-def test_events_lose_secrets_in_their_errors(redactor):
-    """The error of an event stays of its class, with its attributes, and shows no value: nor do its causes."""
-    error = RpcError(StatusCode.UNKNOWN, f"got {SECRET}", details=SECRET.encode())
-    error.__cause__ = CredentialError("the helper", hint=f"try {SECRET}")
-    error.__cause__.__context__ = OSError(2, f"no {SECRET}")
-    event = CallEnded(session_id="s", time=1.0, call_id=1, method="/m", code=error.code, duration=0.5, error=error)
-    shown = redactor.redact_value(event).error
-    assert isinstance(shown, RpcError)
-    assert (str(shown), shown.message, shown.code, shown.details) == ("UNKNOWN: got ***", "got ***", error.code, b"***")
-    assert isinstance(shown.__cause__, CredentialError)
-    assert (shown.__cause__.message, shown.__cause__.hint) == ("the helper", "try ***")
-    assert isinstance(shown.__cause__.__context__, OSError)
-    assert str(shown.__cause__.__context__) == "[Errno 2] no ***"
-    assert SECRET in str(error)
-
-
-def test_errors_with_keyword_only_parts_survive(redactor):
-    """An error class whose constructor demands keywords is copied all the same."""
-    shown = redactor.redact_value(BuildFailed("failed", step="RUN", log=["ok", SECRET]))
-    assert isinstance(shown, BuildFailed)
-    assert (shown.step, shown.log) == ("RUN", ("ok", "***"))
-
-
-def test_errors_that_cannot_be_copied_become_ours(redactor):
-    """A foreign error class with a constructor of its own is replaced by its redacted text."""
-
-    class OddError(Exception):
-        def __new__(cls, text, *, second):
-            return super().__new__(cls, text)
-
-        def __init__(self, text, *, second):
-            super().__init__(text)
-
-    shown = redactor.redact_value(OddError(SECRET, second=1))
-    assert type(shown) is MobysessionError
-    assert str(shown) == "OddError: ***"
-
-
-def test_an_error_that_causes_itself_is_no_trap(redactor):
-    """A circle of causes ends."""
-    error = ValueError(SECRET)
-    error.__cause__ = error
-    assert str(redactor.redact_value(error)) == "***"
-
-
 @pytest.fixture
 def shown(redactor):
     """Log to a handler with the filter; return what the handler writes, and the logger."""
@@ -292,4 +215,30 @@ def test_a_record_that_cannot_be_formatted_is_still_redacted(shown, redactor):
     """A logging mistake does not raise in the filter, and the parts that the handler will report are redacted."""
     record = logging.LogRecord("n", logging.INFO, "f", 1, f"%d {SECRET}", (SECRET,), None)
     assert RedactingFilter(redactor).filter(record)
-    assert (record.msg, record.args) == ("%d ***", ("***",))
+    assert (record.msg, record.args) == ("%d *** ('***',)", None)
+
+
+def test_a_redactor_without_values_is_false(redactor):
+    """Whoever has much to show can ask first whether there is anything to hide."""
+    assert redactor
+    assert not Redactor()
+
+
+@pytest.mark.parametrize("name", ["mobysession", None])
+def test_our_log_is_redacted_for_a_while(redactor, name):
+    """Handlers of our logger, and of those above it, hide values inside the block only."""
+    lines: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            lines.append(self.format(record))
+
+    handler = Handler()
+    logging.getLogger(name).addHandler(handler)
+    try:
+        with redacted_logs(redactor):
+            logging.getLogger("mobysession.build").warning("got %s", SECRET)
+        logging.getLogger("mobysession.build").warning("got %s", SECRET)
+    finally:
+        logging.getLogger(name).removeHandler(handler)
+    assert lines == ["got ***", f"got {SECRET}"]

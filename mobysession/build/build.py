@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from mobysession.build.options import BuildOptions
-from mobysession.build.prepare import prepare, refuse_unsupported
+from mobysession.build.prepare import Prepared, prepare, refuse_unsupported
 from mobysession.build.progress import BuildProgress
 from mobysession.buildkit.control import speak_control
 from mobysession.concurrency import open_nursery
@@ -21,6 +21,7 @@ from mobysession.errors import (
     UpgradeRefused,
     UsageError,
 )
+from mobysession.redaction import redacted_logs
 from mobysession.session.session import Session
 from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.hijack import hijack
@@ -86,8 +87,15 @@ async def build_with(
 ) -> BuildResult:
     """Build what ``options`` say; otherwise as `build`."""
     endpoint = Endpoint.from_env() if endpoint is None else endpoint
-    shown = BuildProgress(_view(progress), on_status)
-    prepared = await trio.to_thread.run_sync(prepare, options)
+    view = _view(progress)
+    prepared = await trio.to_thread.run_sync(prepare, options, endpoint.url)
+    with redacted_logs(prepared.redactor):
+        shown = BuildProgress(view, on_status, prepared.redactor)
+        return await _build_prepared(endpoint, prepared, shown)
+
+
+async def _build_prepared(endpoint: Endpoint, prepared: Prepared, shown: BuildProgress) -> BuildResult:
+    options = prepared.options
     await refuse_unsupported(endpoint, options)
     session = Session(endpoint, name=prepared.name, shared_key=prepared.shared_key)
     session.allow(*prepared.services)
@@ -131,7 +139,7 @@ async def _run(
         from mobysession.build.explain import explain, read_if_there
 
         source = await trio.to_thread.run_sync(read_if_there, dockerfile)
-        explained = explain(error, session, progress.status, source)
+        explained = explain(error, session, progress.status, source, progress.redactor)
         raise explained from explained.__cause__
     finally:
         await control_stream.close()

@@ -19,31 +19,52 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mobysession.buildkit.status import BuildStatus
+    from mobysession.redaction import Redactor
     from mobysession.session.session import Session
 
 __all__ = ["explain", "read_if_there"]
 
 
 def explain(
-    error: RpcError | BuildFailed, session: Session, status: BuildStatus, dockerfile: bytes | None
+    error: RpcError | BuildFailed,
+    session: Session,
+    status: BuildStatus,
+    dockerfile: bytes | None,
+    redactor: Redactor | None = None,
 ) -> MobysessionError:
     """Return the error to raise for a failed build, its cause chained.
 
     Args:
-        error: the end of the solve, or what the classic endpoint said.
+        error: the end of the solve, or what the classic endpoint said; loses the secrets in its message.
         dockerfile: content of the Dockerfile, for an excerpt where the engine sends none; None where it cannot be read.
+        redactor: hides secrets in the error.
     """
+    if redactor:
+        error.message = redactor.redact(error.message)
+        error.args = (error.message,)
     if isinstance(error, RpcError) and isinstance(error.__cause__, (ConnectionLost, ProtocolError)):
         # It may have finished the image just before: what is known is only that its answer will not come.
         lost = SessionLost(f"the engine went away during the build: {error.message}", hint="Its log says why.")
         lost.__cause__ = error.__cause__
         return lost
     explained = build_failed(error if isinstance(error, RpcError) else error.message, status, dockerfile=dockerfile)
+    if redactor:
+        _redact(explained, redactor)
     cause = _local_cause(session, explained.message)
     if isinstance(cause, MobysessionError) and cause.hint:
         explained.hint = cause.hint
     explained.__cause__ = cause or error.__cause__
     return explained
+
+
+def _redact(error: BuildFailed, redactor: Redactor) -> None:
+    """Hide secrets in what did not come through the progress: the typed errors, the Dockerfile."""
+    error.message = redactor.redact(error.message)
+    error.args = (error.message,)
+    error.step = redactor.redact(error.step) if error.step is not None else None
+    error.hint = redactor.redact(error.hint) if error.hint is not None else None
+    error.log = tuple(map(redactor.redact, error.log))
+    error.excerpt = redactor.redact(error.excerpt)
 
 
 def read_if_there(path: Path) -> bytes | None:

@@ -6,20 +6,33 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from mobysession._pb import control_pb2
     from mobysession.buildkit.status import BuildStatus
     from mobysession.progress.view import View
+    from mobysession.redaction import Redactor
 
 __all__ = ["BuildProgress"]
 
 
 class BuildProgress:
-    """The status of one build, its view, and whoever else listens."""
+    """The status of one build, its view, and whoever else listens.
 
-    def __init__(self, view: View | None = None, listener: Callable[[BuildStatus], None] | None = None) -> None:
+    Args:
+        view: what shows it.
+        listener: called with the status after each message.
+        redactor: hides secrets in each message before anything is made of it.
+    """
+
+    def __init__(
+        self,
+        view: View | None = None,
+        listener: Callable[[BuildStatus], None] | None = None,
+        redactor: Redactor | None = None,
+    ) -> None:
         self.view = view
+        self.redactor = redactor
         self._listener = listener
 
     @cached_property
@@ -30,7 +43,9 @@ class BuildProgress:
         return BuildStatus()
 
     def apply(self, response: control_pb2.StatusResponse) -> None:
-        """Take the next message of the engine."""
+        """Take the next message of the engine, which is changed where it shows a secret."""
+        if self.redactor:
+            _redact(response, self.redactor)
         changes = self.status.apply(response)
         if self.view is not None:
             self.view.update(self.status, changes)
@@ -42,3 +57,30 @@ class BuildProgress:
         changes = self.status.finish()
         if changes and self.view is not None:
             self.view.update(self.status, changes)
+
+
+def _redact(response: control_pb2.StatusResponse, redactor: Redactor) -> None:
+    for message, names in _shown(response):
+        for name in names:
+            text = getattr(message, name)
+            if (hidden := redactor.redact(text)) is not text:
+                setattr(message, name, hidden)
+    for warning in response.warnings:
+        for number, line in enumerate(warning.detail):
+            warning.detail[number] = redactor.redact(line)
+
+
+def _shown(response: control_pb2.StatusResponse) -> Iterator[tuple[object, tuple[str, ...]]]:
+    """Yield the parts of a message, each with the names of its fields that are shown to people."""
+    for log in response.logs:
+        yield log, ("msg",)
+    for vertex in response.vertexes:
+        yield vertex, ("name", "error")
+        if vertex.HasField("progressGroup"):
+            yield vertex.progressGroup, ("name",)
+    for status in response.statuses:
+        yield status, ("ID", "name")
+    for warning in response.warnings:
+        yield warning, ("short", "url")
+        if warning.HasField("info"):
+            yield warning.info, ("data",)

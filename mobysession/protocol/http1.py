@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mobysession import limits
 from mobysession.errors import HandshakeError, TLSError, TransportError, UsageError
+from mobysession.jsontext import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -136,13 +137,11 @@ def error_message(body: bytes, content_type: str, *, peer: str) -> str:
 
 
 def _json_message(text: str) -> str:
-    import json  # only for who is refused: start-up
-
     try:
-        document = json.loads(text)
+        document = parse_json(text)
     except ValueError:
         return text
-    message = document.get("message")
+    message = document.get("message") if isinstance(document, dict) else None
     return message if isinstance(message, str) else text
 
 

@@ -3,7 +3,8 @@
 ``docker-credential-NAME get`` reads a registry's key on stdin and prints ``{"ServerURL":…,"Username":…,"Secret":…}``,
 or fails and prints why on stdout; one sentence among these, `NOT_FOUND`, only says that there is no login. A helper is
 a program of the user's and may be missing, hang, or print anything. It gets a time and a size, and when either is over
-it is killed together with what it started. What it prints appears in an error only where it is the reason of a failure.
+it is killed together with what it started. What it prints on failure is quoted only where it reads as a plain sentence,
+as "no credentials server URL" does; anything else may hold a credential.
 
 Source: docker/docker-credential-helpers client/client.go, credentials/credentials.go.
 """
@@ -11,6 +12,7 @@ Source: docker/docker-credential-helpers client/client.go, credentials/credentia
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from contextlib import suppress
@@ -19,9 +21,10 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from mobysession import limits
+from mobysession import dockerconfig, limits
 from mobysession.concurrency import open_nursery
 from mobysession.errors import CredentialError
+from mobysession.jsontext import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,14 +33,19 @@ __all__ = ["NOT_FOUND", "HelperAnswer", "ask_helper"]
 
 #: What a helper prints when it works and has no login for the registry.
 NOT_FOUND: Final = b"credentials not found in native keychain"
+#: A word as in a sentence: ``the``, ``URL``, ``it's``, ``vault.example.com``, ``127``.
+_PLAIN: Final = r"(?:[A-Z]?[a-z]+|[A-Z]+)(?:[.'/-](?:[A-Z]?[a-z]+|[A-Z]+))*|[0-9]{1,3}|-?"
+_TELLING: Final = r"pass(?:word|wd|phrase)|secret|token"
+_LONGEST_WORD: Final = 30
 
 
 @dataclass(frozen=True)
 class HelperAnswer:
-    """What a helper printed on success."""
+    """What a helper printed on success; ``server`` is empty where it did not say whose login it is."""
 
     username: str
     secret: str = field(repr=False)
+    server: str = ""
 
 
 class _TooMuchOutput(Exception):
@@ -81,10 +89,16 @@ async def ask_helper(name: str, key: str, *, config: Path, seconds: float) -> He
         answer = _parse(output)
         if answer is None:
             raise failure("did not print credentials")
+        if answer.server and _host(answer.server) != _host(key):
+            raise failure("answered with the login of another registry")
         return answer
     if output.strip() == NOT_FOUND:
         return None
-    raise failure(f"failed with {_ending(status)}: {_words(output)}")
+    words = _words(output)
+    if words is None:
+        reason = "what it printed may hold credentials and is not shown"
+        raise failure(f"failed with {_ending(status)}: {reason}", f"Run {program} get yourself to see it.")
+    raise failure(f"failed with {_ending(status)}: {words or 'it gave no reason'}")
 
 
 async def _run(command: list[str], question: bytes) -> tuple[int, bytes]:
@@ -134,25 +148,38 @@ async def _end(process: trio.Process) -> None:
 
 
 def _parse(output: bytes) -> HelperAnswer | None:
-    import json  # only for who has a helper: start-up
-
     try:
-        fields = json.loads(output)
-        username, secret = fields["Username"], fields["Secret"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        fields = parse_json(output)
+    except ValueError:
         return None
-    if not isinstance(username, str) or not isinstance(secret, str):
+    if not isinstance(fields, dict):
         return None
-    return HelperAnswer(username, secret)
+    username, secret, server = fields.get("Username"), fields.get("Secret"), fields.get("ServerURL") or ""
+    if not isinstance(username, str) or not isinstance(secret, str) or not isinstance(server, str):
+        return None
+    return HelperAnswer(username, secret, server)
 
 
-def _words(output: bytes) -> str:
-    text = " ".join(output.decode("utf-8", "replace").split())
-    if '"Secret"' in text:
-        return "what it printed may hold credentials and is not shown"
-    text = "".join(character if character.isprintable() else "?" for character in text)
+def _host(server: str) -> str:
+    """Return the host of a key or a ServerURL, without its port, which helpers leave out or add."""
+    host = dockerconfig.hostname(dockerconfig.config_key(dockerconfig.hostname(server.casefold())))
+    return re.sub(r":[0-9]+$", "", host)
+
+
+def _words(output: bytes) -> str | None:
+    """Return the first line of what a helper printed where it is a plain sentence; None where it is not.
+
+    Plain: some words of letters, in one case each, and numbers of at most three digits; none that names a credential.
+    """
+    line = output.decode("utf-8", "replace").strip().partition("\n")[0].strip()
+    if not line:
+        return ""
+    tokens = [token.strip("\"'`().,;:!?") for token in line.split()]
+    plain = len(tokens) > 1 and all(re.fullmatch(_PLAIN, token) and len(token) <= _LONGEST_WORD for token in tokens)
+    if not plain or re.search(_TELLING, line, re.IGNORECASE):
+        return None
     limit = limits.CREDENTIAL_HELPER_WORDS
-    return (text if len(text) <= limit else f"{text[:limit]}…") or "it gave no reason"
+    return line if len(line) <= limit else f"{line[:limit]}…"
 
 
 def _ending(status: int) -> str:

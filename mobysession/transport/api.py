@@ -1,7 +1,7 @@
 """Plain requests to the Engine API: who is there, which version, the classic build.
 
-Every request has a connection of its own; only ``dial_with_ping`` keeps one. Paths are sent without a version, which
-every engine takes for its own newest.
+Every request has a connection of its own. Paths are sent without a version, which every engine takes for its own
+newest.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import trio
 from mobysession import limits
 from mobysession.concurrency import open_nursery
 from mobysession.errors import HandshakeError
+from mobysession.jsontext import parse_json
 from mobysession.protocol.http1 import one_line
 from mobysession.transport.dial import dial
 from mobysession.transport.http import Exchange, Response
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from mobysession.transport.endpoint import Endpoint
 
-__all__ = ["EngineApi", "Ping", "dial_with_ping"]
+__all__ = ["EngineApi", "Ping"]
 
 _OLDEST_API_VERSION = "1.24"  # what docker's clients assume of an engine that does not say
 _HEAD_REFUSED = frozenset({404, 405, 501})
@@ -107,14 +108,12 @@ class EngineApi:
             ApiError: the engine answered with an error status.
             TransportError: as ``request`` does; HandshakeTimeout also when the body took more than ``timeout`` seconds.
         """
-        import json  # only for who asks: start-up
-
         async with self.request("GET", path, patience=timeout) as response:
             if response.status >= 400:
                 raise await response.error(f"GET {path}")
             content = await response.read(timeout=timeout)
         try:
-            document = json.loads(content)
+            document = parse_json(content)
         except ValueError:
             document = None
         if not isinstance(document, dict):
@@ -147,33 +146,6 @@ class EngineApi:
             f"{self.endpoint} is not served by a Docker daemon{what}: {words}",
             hint="Check the address; a proxy in front of the daemon must pass on all paths.",
         )
-
-
-async def dial_with_ping(endpoint: Endpoint) -> tuple[trio.abc.Stream, Ping]:
-    """Dial and ask who is there, on the one connection when the daemon keeps it open.
-
-    Returns: a stream that is ready for another request, and the answer.
-
-    Raises:
-        TransportError: as ``dial`` and ``EngineApi.ping`` do.
-
-    Cancel: nothing stays open.
-    """
-    stream = await dial(endpoint)
-    try:
-        exchange = Exchange(stream, endpoint, keep_alive=True)
-        head = exchange.request_head("HEAD", "/_ping", endpoint.headers, None)
-        await exchange.send(head, None, endpoint.answer_timeout(limits.HANDSHAKE_TIMEOUT))
-        response = await exchange.receive_head()
-        usable = response.header("api-version") and not await response.read() and exchange.reusable
-        if usable:
-            return stream, _ping(response)
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
-    await trio.aclose_forcefully(stream)
-    ping = await EngineApi(endpoint).ping()
-    return await dial(endpoint), ping
 
 
 async def _body(response: Response) -> bytes:

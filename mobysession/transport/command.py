@@ -7,6 +7,7 @@ it does not block, so that a talkative child loses words and not time.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from contextlib import suppress
@@ -50,7 +51,7 @@ async def open_command(
         env: its environment; None: ours.
 
     Raises:
-        ConnectError: it cannot be started; the user must install it.
+        ConnectError: it cannot be started; the message says why, the hint what the user can do.
 
     Cancel: it is not running.
     """
@@ -66,12 +67,22 @@ async def open_command(
         )
     except OSError as error:
         _close(pipes)
-        raise ConnectError(f"{name}: cannot run {argv[0]}: {error.strerror}", hint=f"Install {argv[0]}.") from error
+        raise ConnectError(f"{name}: cannot run {argv[0]}: {error.strerror}", hint=_remedy(argv[0], error)) from error
     except BaseException:
         _close(pipes)
         raise
     _close([child_stdin, child_stdout, child_stderr])
     return CommandStream(process, stdin, stdout, stderr, name=name, hint=hint)
+
+
+def _remedy(program: str, error: OSError) -> str | None:
+    if error.errno == errno.ENOENT:
+        return f"Install {program}."
+    if error.errno == errno.EACCES:
+        return f"Make {program} executable for you."
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "Close files, or raise the limit of open files (ulimit -n)."
+    return None
 
 
 def _close(descriptors: Sequence[int]) -> None:

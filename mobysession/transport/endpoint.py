@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobysession import dockerconfig, limits
-from mobysession.errors import UsageError
+from mobysession.errors import EndpointError, UsageError
 from mobysession.transport.address import DEFAULT_SOCKET, SSHAddress, TCPAddress, parse_address
 from mobysession.transport.tls import TLSConfig
 
@@ -98,18 +98,19 @@ class Endpoint:
             context: what ``--context`` was given.
 
         Raises:
-            EndpointError: what was found is malformed, unknown or unreadable; the user must change it.
+            EndpointError: what was found is malformed, unknown or unreadable; the user must change it. Where a host is
+                given, or DOCKER_HOST is set, a config.json that cannot be read costs its HttpHeaders, and a warning.
             UsageError: both a host and a context are given.
         """
         environ = os.environ if environ is None else environ
         if host and context:
             raise UsageError("a host and a context are given; either names a daemon", hint="Leave one of them out.")
-        config = dockerconfig.load(config_dir, environ=environ)
         variable = environ.get("DOCKER_HOST")
         if host:
-            return _with_tls_of(environ, host, "--host", config)
+            return _explicit(environ, host, "--host", config_dir)
         if variable and context in (None, "", _DEFAULT_CONTEXT):
-            return _with_tls_of(environ, variable, "DOCKER_HOST", config)
+            return _explicit(environ, variable, "DOCKER_HOST", config_dir)
+        config = dockerconfig.load(config_dir, environ=environ)
         for name, origin in (
             (context, "--context"),
             (environ.get("DOCKER_CONTEXT"), "DOCKER_CONTEXT"),
@@ -163,7 +164,14 @@ def _from_context(name: str, config: dockerconfig.DockerConfig, source: str) -> 
     return Endpoint(context.host, source, context.tls, config.http_headers)
 
 
-def _with_tls_of(environ: Mapping[str, str], url: str, source: str, config: dockerconfig.DockerConfig) -> Endpoint:
+def _explicit(environ: Mapping[str, str], url: str, source: str, config_dir: str | os.PathLike[str] | None) -> Endpoint:
+    try:
+        config = dockerconfig.load(config_dir, environ=environ)
+    except EndpointError as error:
+        headers = dockerconfig.custom_headers(environ)  # what is wrong with these is wrong
+        directory = Path(config_dir) if config_dir is not None else dockerconfig.config_dir(environ)
+        config = dockerconfig.DockerConfig(path=directory / "config.json", http_headers=headers)
+        _logger.warning("%s; going on without it, as %s names the daemon", error.message, source)
     # Files that only a port would need are not looked for, and not missed, for a socket.
     wanted = isinstance(parse_address(url), TCPAddress)
     tls = TLSConfig.from_env(environ, config_dir=config.path.parent) if wanted else None

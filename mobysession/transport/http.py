@@ -34,14 +34,12 @@ class Exchange:
     Args:
         stream: a connection with nothing in flight; stays the caller's.
         endpoint: where it leads to.
-        keep_alive: leave the connection usable for another request.
     """
 
-    def __init__(self, stream: trio.abc.Stream, endpoint: Endpoint, *, keep_alive: bool = False) -> None:
+    def __init__(self, stream: trio.abc.Stream, endpoint: Endpoint) -> None:
         self._stream = stream
         self._endpoint = endpoint
         self.peer = str(endpoint)
-        self._keep_alive = keep_alive
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MAX_HEAD)
         self._name = "the request"
         self._start = AnswerStart(self.peer)
@@ -49,19 +47,13 @@ class Exchange:
         # Infinite while it is our turn, and then the time by which the daemon must have moved.
         self._patience = trio.CancelScope()
 
-    @property
-    def reusable(self) -> bool:
-        """Whether both sides are done and neither closes: another request may follow on the stream."""
-        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE and not self._h11.trailing_data[0]
-
     def request_head(
         self, method: str, target: str, fields: Iterable[tuple[str, str]], body: bytes | AsyncIterable[bytes] | None
     ) -> bytes:
         """Return the head of the request; raises UsageError when it cannot be written."""
         self._name = f"{method} {target.partition('?')[0]}"
         headers = [(b"Host", self._endpoint.host.encode("ascii", "replace")), *encode_fields(fields)]
-        if not self._keep_alive:
-            headers.append((b"Connection", b"close"))
+        headers.append((b"Connection", b"close"))
         if isinstance(body, bytes):
             headers.append((b"Content-Length", str(len(body)).encode("ascii")))
         elif body is not None:
@@ -183,7 +175,7 @@ class Response:
         """Yield the body as it arrives, in pieces of any size; raises ConnectionLost when it does not end properly."""
         return _Chunks(self._exchange)
 
-    def lines(self, limit: int = limits.MAX_LINE) -> AsyncIterator[bytes]:
+    def lines(self, limit: int = limits.MAX_TRACE_LINE) -> AsyncIterator[bytes]:
         """Yield the lines of the body without their ends; the last need not have one.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -459,6 +460,37 @@ async def test_host_gateway_reaches_the_engine_as_an_address(context: Path) -> N
     assert asked == ["me=172.17.0.1"]
 
 
+async def test_proxies_of_the_docker_configuration_are_build_arguments(context: Path, docker_config: Path) -> None:
+    """Each name in both cases, except where the user said something else; a daemon's own proxies go before the rest."""
+    asked = list[dict[str, str]]()
+
+    async def script(solve: FakeSolve) -> dict[str, str]:
+        asked.append({k: v for k, v in solve.request.FrontendAttrs.items() if k.startswith("build-arg:")})
+        return {"containerimage.digest": "sha256:1"}
+
+    async with FakeDaemon.listen(script=script) as daemon:
+        for proxies in (
+            {"default": {"httpProxy": "http://p", "noProxy": "a,b", "ftpProxy": ""}},
+            {"default": {"httpProxy": "http://p"}, daemon.endpoint.url: {"allProxy": "http://q"}},
+        ):
+            (docker_config / "config.json").write_text(json.dumps({"proxies": proxies}))
+            await build(context, endpoint=daemon.endpoint, build_args={"http_proxy": "mine", "NO_PROXY": None})
+    assert asked == [
+        {"build-arg:HTTP_PROXY": "http://p", "build-arg:http_proxy": "mine", "build-arg:no_proxy": "a,b"},
+        {"build-arg:http_proxy": "mine", "build-arg:ALL_PROXY": "http://q", "build-arg:all_proxy": "http://q"},
+    ]
+
+
+async def test_a_broken_docker_configuration_costs_its_proxies(
+    context: Path, docker_config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A build that needs nothing else of the file goes on, with a warning."""
+    (docker_config / "config.json").write_text("{")
+    async with FakeDaemon.listen() as daemon:
+        await build(context, endpoint=daemon.endpoint, secrets={"token": SECRET})
+    assert "building without its proxies" in caplog.text
+
+
 # -- cancelling --------------------------------------------------------------------------------------------------------
 
 
@@ -532,6 +564,55 @@ async def test_a_cancel_at_any_moment_leaves_nothing_behind(context: Path, drive
 
 
 # -- secrets -----------------------------------------------------------------------------------------------------------
+
+
+@DRIVERS
+async def test_a_secret_that_a_step_prints_is_hidden(
+    context: Path, driver: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever the engine repeats it, view, listener, log and error have stars instead."""
+    statuses: list[BuildStatus] = []
+
+    async def leak(solve: FakeSolve) -> dict[str, str]:
+        value = (await (await solve.session()).get_secret("token")).decode()
+        async with solve.vertex(f"[1/2] RUN echo {value}") as echo:
+            echo.warn(f"{value} is shown", detail=[f"by {value}"])
+        async with solve.vertex("[2/2] RUN cat") as step:
+            step.log(f"before\n{value}\n{base64.b64encode(value.encode()).decode()}\nafter\n")
+            logging.getLogger("mobysession.build").warning("got %s", value)
+            solve.fail(f"process cat {value} did not complete: exit code: 2", exit_code=2, line=3, vertex=step)
+        return {}
+
+    (context / "Dockerfile").write_text(f"FROM scratch\nRUN echo {SECRET.decode()}\nRUN cat {SECRET.decode()}\n")
+    async with FakeDaemon.listen(script=leak) as daemon:
+        with pytest.raises(BuildFailed) as caught:
+            await build(
+                context,
+                endpoint=daemon.endpoint,
+                driver=driver,
+                progress="plain",
+                on_status=statuses.append,
+                secrets={"token": SECRET},
+            )
+    printed = capsys.readouterr()
+    error = caught.value
+    told = [vertex.name + vertex.error for vertex in statuses[-1].vertices], statuses[-1].warnings
+    shown = f"{printed} {caplog.text} {told} {vars(error)} {error.args} {error}"
+    assert SECRET.decode() not in shown
+    assert base64.b64encode(SECRET).decode() not in shown
+    assert error.log == ("before", "***", "***", "after")
+    assert "process cat *** did not complete" in error.message
+    assert "got ***" in caplog.text
+    assert "***" in printed.err
+
+
+async def test_the_log_is_left_as_it_was(context: Path) -> None:
+    """After a build, failed or not, no handler has a filter of ours."""
+    before = [(handler, list(handler.filters)) for handler in logging.getLogger().handlers]
+    async with FakeDaemon.listen(script=fail) as daemon:
+        with pytest.raises(BuildFailed):
+            await build(context, endpoint=daemon.endpoint, secrets={"token": SECRET})
+    assert [(handler, handler.filters) for handler in logging.getLogger().handlers] == before
 
 
 @DRIVERS

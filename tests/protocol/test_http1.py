@@ -28,6 +28,7 @@ def test_a_name_that_is_no_token_is_refused(name: str) -> None:
         (b'{"message":"no"}\n', "", "no"),
         (b'{"other":"no"}', "application/json", '{"other":"no"}'),
         (b"[1]", "application/json", "[1]"),
+        (b'{"a":' * 12000, "application/json", ('{"a":' * 12000)[:2000]),
         (b"plain words\n", "text/plain", "plain words"),
         (b"<h1>no</h1>", "", ""),
         (b"words", "text/html; charset=utf-8", ""),

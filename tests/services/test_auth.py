@@ -63,6 +63,32 @@ async def test_what_is_no_host_is_not_looked_up(ask, host):
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "ghcr.io/zzz",
+        "https://ghcr.io",
+        "http://ghcr.io/x",
+        "index.docker.io/evil",
+        "x@ghcr.io",
+        "ghcr.io?",
+        "ghcr.io\\x",
+    ],
+)
+async def test_more_than_a_host_gets_no_login(ask, docker_config, caplog, host):
+    """A path or a scheme cannot fetch a host's login: the answer is anonymous, no source is asked, the log says so."""
+    asked: list[str] = []
+    assert await ask(Auth(asked.append), host) == ("", "")
+    assert asked == []
+    assert f"the login of {host}, which is no bare host" in caplog.text
+
+
+@pytest.mark.parametrize("host", ["https://index.docker.io/v1/", "registry-1.docker.io", "docker.io"])
+async def test_docker_hub_may_be_asked_for_by_its_key(ask, host):
+    """Docker Hub's names are one registry, with docker's own key among them."""
+    assert await ask(Auth({"docker.io": ("user", "pass")}), host) == ("user", "pass")
+
+
 def test_only_credentials_is_served():
     """The token authority methods stay unserved, so that the daemon falls back to Credentials."""
     registrar = Registrar()

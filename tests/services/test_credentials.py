@@ -51,7 +51,7 @@ def _auth(user: str, password: str) -> dict[str, str]:
 
 
 def _prints(username: str, secret: str) -> str:
-    return f"print({json.dumps(json.dumps({'ServerURL': 'x', 'Username': username, 'Secret': secret}))})"
+    return f"print({json.dumps(json.dumps({'Username': username, 'Secret': secret}))})"
 
 
 async def test_no_configuration_is_anonymous():
@@ -133,11 +133,29 @@ async def test_the_platform_store_is_used_where_nothing_is_configured(install):
     [
         ("print('the vault is sealed'); sys.exit(1)", "failed with exit status 1: the vault is sealed"),
         ("sys.exit(3)", "failed with exit status 3: it gave no reason"),
-        ("print('a\\n\\x1b[31mb'); sys.exit(1)", "failed with exit status 1: a ?[31mb"),
-        ("print('x' * 5000); sys.exit(1)", f"failed with exit status 1: {'x' * 300}…"),
+        ("print('no credentials server URL'); sys.exit(1)", "failed with exit status 1: no credentials server URL"),
+        ("print('it is sealed\\nhunter2'); sys.exit(1)", "failed with exit status 1: it is sealed"),
+        ("print('ab ' * 5000); sys.exit(1)", f"failed with exit status 1: {'ab ' * 100}…"),
         (
-            f"{_prints('u', 'hunter2')}; sys.exit(1)",
-            "failed with exit status 1: what it printed may hold credentials and is not shown",
+            "print('vault.example.com: exit status 1'); sys.exit(1)",
+            "failed with exit status 1: vault.example.com: exit status 1",
+        ),
+        *(
+            (
+                f"print({printed!r}); sys.exit(1)",
+                "failed with exit status 1: what it printed may hold credentials and is not shown",
+            )
+            for printed in (
+                '{"ServerURL": "x", "Username": "u", "Secret": "hunter2"}',
+                '{"secret":"hunter2"}',
+                "token=hunter2",
+                "user:hunter2",
+                "the value is hunter2",
+                "the password is hunter",
+                "dXNlcjpodW50ZXIy is refused",
+                "hunter",
+                "a \x1b[31mb",
+            )
         ),
         ("os.kill(os.getpid(), 9)", "failed with signal 9: it gave no reason"),
         ("print('hunter2')", "did not print credentials"),
@@ -162,6 +180,40 @@ async def test_a_failing_helper_is_named(configure, install, docker_config, body
     prefix = f"docker-credential-keys, named for registry.example in {docker_config / 'config.json'},"
     assert caught.value.message == f"{prefix} {reason}"
     assert "hunter2" not in caught.value.message
+
+
+@pytest.mark.parametrize("server", ["registry.example", "https://Registry.example:443/v2/", "", None])
+async def test_a_helper_may_name_the_registry_otherwise(configure, install, server):
+    """A scheme, a path, a port or upper case make no other registry; nor does a helper that does not say."""
+    install("keys", f"print({json.dumps({'ServerURL': server, 'Username': 'u', 'Secret': 's'})!r})")
+    configure(credsStore="keys")
+    assert await DockerCredentials().lookup("registry.example") == Credentials("u", "s")
+
+
+@pytest.mark.parametrize("server", ["other.example", "https://registry.example.com/", "sub.registry.example"])
+async def test_the_login_of_another_registry_is_not_used(configure, install, server):
+    """What a helper answers for another host than it was asked for is an error, which shows no secret."""
+    install("keys", f"print({json.dumps({'ServerURL': server, 'Username': 'u', 'Secret': 'hunter2'})!r})")
+    configure(credsStore="keys")
+    with pytest.raises(CredentialError, match="answered with the login of another registry") as caught:
+        await DockerCredentials().lookup("registry.example")
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_login_of_a_path_counts_for_its_bare_host(configure):
+    """As for docker's CLI, a key with a path is a login of its host where there is none of just the host."""
+    configure(auths={"ghcr.io/org1": _auth("path", "p"), "https://quay.io/v1/": _auth("old", "p")})
+    assert await DockerCredentials().lookup("ghcr.io") == Credentials("path", "p")
+    assert await DockerCredentials().lookup("quay.io") == Credentials("old", "p")
+    configure(auths={"ghcr.io/org1": _auth("path", "p"), "ghcr.io": _auth("host", "p")})
+    assert await DockerCredentials().lookup("ghcr.io") == Credentials("host", "p")
+
+
+@pytest.mark.parametrize("asked", ["ghcr.io/zzz", "https://ghcr.io", "http://ghcr.io/x", "index.docker.io/evil"])
+async def test_what_is_asked_for_is_not_cut_down_to_a_host(configure, asked):
+    """Only keys lose scheme and path when they are compared, not what is asked for."""
+    configure(auths={"ghcr.io/org1": _auth("path", "p"), HUB: _auth("user", "pass")})
+    assert await DockerCredentials().lookup(asked) == ANONYMOUS
 
 
 @pytest.mark.parametrize("name", ["missing", "nul\0"])

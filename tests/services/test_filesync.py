@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from mobysession.errors import ContextError, RpcError, StatusCode, UsageError
-from mobysession.filesync import receive_tree
 from mobysession.services.filesync import DIFF_COPY, TAR_STREAM, FileSync
+from mobysession.testing.tree_receiver import TreeReceiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     OpenService = Callable[..., AbstractAsyncContextManager[Channel]]
 
 
-async def copy(channel: Channel, destination: Path, *metadata: tuple[str, str], **options: Any) -> set[str]:
+async def copy(channel: Channel, destination: Path, *metadata: tuple[str, str]) -> set[str]:
     """Receive a directory as the daemon does, to the end of the call; return the paths that arrived."""
     _make(destination)
     async with channel.open_call(DIFF_COPY, metadata=metadata) as call:
-        await receive_tree(call, destination, **options)
-        assert await call.receive_batch() == []
+        receiver = TreeReceiver(destination)
+        while messages := await call.receive_batch():
+            if answers := receiver.take(messages):
+                await call.send_batch(answers)
+        assert receiver.finished
     return _paths(destination)
 
 

@@ -11,9 +11,8 @@ import trio
 import trio.testing
 
 from mobysession import errors, limits
-from mobysession.transport.api import EngineApi, Ping, dial_with_ping
+from mobysession.transport.api import EngineApi, Ping
 from mobysession.transport.endpoint import Endpoint
-from mobysession.transport.hijack import hijack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -99,36 +98,6 @@ async def test_another_web_server_is_no_daemon(serve: Serve, daemon: Daemon, ans
     assert str(endpoint) in str(caught.value)
 
 
-async def test_one_connection_serves_the_ping_and_the_hijack(serve: Serve, daemon: Daemon) -> None:
-    """After a ping on a kept connection the same one is hijacked."""
-    connections = []
-
-    async def engine(stream: trio.abc.Stream) -> None:
-        connections.append(stream)
-        await daemon.head(stream)
-        await stream.send_all(PING)
-        await daemon.head(stream)
-        await stream.send_all(b"HTTP/1.1 101 Ok\r\nUpgrade: h2c\r\n\r\nhello")
-
-    async with serve(engine) as endpoint:
-        stream, ping = await dial_with_ping(endpoint)
-        assert ping == EXPECTED
-        async with await hijack(stream, "/session", endpoint=endpoint) as hijacked:
-            assert await hijacked.receive_some() == b"hello"
-    assert len(connections) == 1
-    assert b"Connection: close" not in daemon.heard
-
-
-async def test_a_connection_that_is_not_kept_is_dialled_again(serve: Serve, daemon: Daemon) -> None:
-    """An engine that closes after the ping gets another connection."""
-    async with serve(daemon.answer(PING.replace(b"Swarm", b"Connection: close\r\nSwarm"))) as endpoint:
-        stream, ping = await dial_with_ping(endpoint)
-        assert ping == EXPECTED
-        await stream.send_all(b"x\r\n\r\n")
-        assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 200 OK")
-        await stream.aclose()
-
-
 async def test_a_json_document_is_asked_for(serve: Serve, daemon: Daemon) -> None:
     """The path is sent without a version, behind the header lines of the configuration."""
     async with serve(daemon.answer(chunked(b'{"Vers', b'ion":"1"}'))) as plain:
@@ -146,6 +115,7 @@ async def test_a_json_document_is_asked_for(serve: Serve, daemon: Daemon) -> Non
         (b"HTTP/1.1 500 Oops\r\n\r\n", errors.ApiError, "status 500: Oops"),
         (chunked(b"[]"), errors.HandshakeError, "not a JSON object"),
         (chunked(b"{"), errors.HandshakeError, "not a JSON object"),
+        (chunked(b'{"a":' * 200_000), errors.HandshakeError, "not a JSON object"),
         (chunked(b"{}")[:-9], errors.ConnectionLost, "in the middle"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", errors.HandshakeError, "not valid HTTP"),
         (b"", errors.ConnectionLost, "without an answer"),

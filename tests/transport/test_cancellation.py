@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from mobysession.transport.api import EngineApi, dial_with_ping
+from mobysession.transport.api import EngineApi
 from mobysession.transport.command import open_command
 from mobysession.transport.dial import dial
 from mobysession.transport.hijack import hijack
@@ -63,11 +63,6 @@ async def ask(endpoint: Endpoint) -> None:
     await EngineApi(endpoint).version()
 
 
-async def ask_twice(endpoint: Endpoint) -> None:
-    stream, _ = await dial_with_ping(endpoint)
-    await stream.aclose()
-
-
 async def at_every_step(endpoint: Endpoint, operation: Operation, most: int) -> int:
     """Run the operation until it gets through; return how many times it was cancelled before."""
     for steps in range(1, most):
@@ -87,7 +82,7 @@ async def at_every_step(endpoint: Endpoint, operation: Operation, most: int) -> 
     pytest.fail("never got through")
 
 
-@pytest.mark.parametrize("operation", [open_and_close, hijack_and_read, ask, ask_twice])
+@pytest.mark.parametrize("operation", [open_and_close, hijack_and_read, ask])
 async def test_on_a_socket(serve: Serve, daemon: Daemon, operation: Operation) -> None:
     """Over a unix socket every step can be the last."""
     answer = ACCEPTED + b"x" if operation is hijack_and_read else OK

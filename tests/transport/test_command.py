@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -139,6 +140,27 @@ async def test_a_missing_ssh_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(errors.ConnectError, match="cannot run ssh") as caught:
         await hijack(Endpoint.parse("ssh://box"), "/session")
     assert caught.value.hint == "Install ssh."
+
+
+async def test_a_program_that_may_not_be_run_is_told(tmp_path: Path) -> None:
+    """What is there already needs not be installed."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    with pytest.raises(errors.ConnectError, match="Permission denied") as caught:
+        await open_command([str(program)], name="x")
+    assert caught.value.hint == f"Make {program} executable for you."
+
+
+async def test_too_many_open_files_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That there is no descriptor left for a pipe has nothing to do with the program."""
+
+    def full() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pipe", full)
+    with pytest.raises(errors.ConnectError, match="Too many open files") as caught:
+        await open_command(["sh"], name="x")
+    assert "ulimit -n" in (caught.value.hint or "")
 
 
 async def shell(script: str) -> CommandStream:

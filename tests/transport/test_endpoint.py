@@ -164,6 +164,24 @@ def test_a_broken_configuration_is_told(tmp_path: Path) -> None:
         Endpoint.from_env({}, config_dir=tmp_path)
 
 
+@pytest.mark.parametrize(("host", "source"), [("unix:///x", "--host"), (None, "DOCKER_HOST")])
+def test_a_broken_configuration_does_not_matter_to_a_named_daemon(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, host: str | None, source: str
+) -> None:
+    """Where the address is said, the file costs its header lines and a warning; those of the environment stay."""
+    (tmp_path / "config.json").write_text('{"HttpHeaders": {"X": "y"}')
+    environ = {"DOCKER_HOST": "unix:///x", "DOCKER_CUSTOM_HEADERS": "A=b"}
+    endpoint = Endpoint.from_env(environ, config_dir=tmp_path, host=host)
+    assert (endpoint.url, endpoint.source, endpoint.headers) == ("unix:///x", source, (("A", "b"),))
+    assert f"config.json is not JSON, line 1; going on without it, as {source} names the daemon" in caplog.text
+
+
+def test_broken_header_lines_of_the_environment_are_told(tmp_path: Path) -> None:
+    """Header lines that were set for this run are not left out."""
+    with pytest.raises(errors.EndpointError, match="DOCKER_CUSTOM_HEADERS"):
+        Endpoint.from_env({"DOCKER_CUSTOM_HEADERS": "a"}, config_dir=tmp_path, host="unix:///x")
+
+
 def certificate_files(directory: Path, *names: str) -> Path:
     directory.mkdir(exist_ok=True)
     for name in names:
