@@ -148,6 +148,7 @@ def transfers(monkeypatch: pytest.MonkeyPatch) -> list[mobysession.services.file
     """The file services of the builds of a test, which know what was transferred."""
     services: list[mobysession.services.filesync.FileSync] = []
 
+    # A build makes this service itself and takes no other in its place; its result does not tell what was sent.
     class Remembered(mobysession.services.filesync.FileSync):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)

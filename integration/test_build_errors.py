@@ -246,6 +246,7 @@ def test_a_file_that_changes_while_it_is_sent(
     files = {"sub/fickle": "x" * 1000, "other": "y"}
     context = make_context(tmp_path / "context", "FROM scratch\nCOPY . /\n", files)
 
+    # A build takes a path and no source, and only from inside is it known when a file is asked for.
     class Fickle(Directory):
         def fetch(self, path: bytes, offered: int) -> Content | bytes:
             if path == b"sub/fickle":
@@ -265,6 +266,7 @@ def test_a_file_that_shrinks_is_sent_as_it_is(
     """A file that is shorter than it was offered does not fail the build."""
     context = make_context(tmp_path / "context", "FROM scratch\nCOPY fickle /\n", {"fickle": f"{driver}:" + "x" * 1000})
 
+    # As above: there is no other way to know the moment.
     class Fickle(Directory):
         def fetch(self, path: bytes, offered: int) -> Content | bytes:
             (context / "fickle").write_text(f"{driver}")

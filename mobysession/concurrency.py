@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from mobysession.errors import MobysessionError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -17,8 +19,8 @@ __all__ = ["open_nursery", "single_cause"]
 async def open_nursery() -> AsyncIterator[trio.Nursery]:
     """Open a nursery that raises a single cause as itself, never wrapped in an exception group.
 
-    Of several failures the first that is an answer to the caller's question is raised and the others are noted on it; a
-    KeyboardInterrupt or SystemExit among them wins.
+    Of several failures one is raised and the others are noted on it: a KeyboardInterrupt or SystemExit where there is
+    one, else the first of our own errors, which are written for the caller, else the first.
     """
     try:
         async with trio.open_nursery() as nursery:
@@ -36,11 +38,17 @@ def single_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | No
     leaves = [leaf for leaf in _leaves(group) if not isinstance(leaf, trio.Cancelled)]
     if not leaves:
         return None
-    leaves.sort(key=lambda leaf: isinstance(leaf, Exception))
+    leaves.sort(key=_rank)
     first, *rest = leaves
     for other in rest:
         first.add_note(f"also failed: {type(other).__name__}: {other}")
     return first
+
+
+def _rank(leaf: BaseException) -> int:
+    if not isinstance(leaf, Exception):
+        return 0
+    return 1 if isinstance(leaf, MobysessionError) else 2
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -20,8 +20,6 @@ READY_TIMEOUT: Final = 20.0
 MAX_HEAD: Final = 64 * KIB
 #: Bytes of a refusal's body that we read: the daemon's explanations are one line of JSON.
 MAX_REFUSAL_BODY: Final = 64 * KIB
-#: Bytes of one line of a streamed answer: BuildKit's status messages (up to 16 MiB) come as base64 in one line of JSON.
-MAX_LINE: Final = 64 * MIB
 
 #: Seconds that the last words (a GOAWAY, queued answers) may take on a connection that is being closed.
 GOODBYE_TIMEOUT: Final = 1.0
@@ -57,6 +55,16 @@ WINDOW_RESERVE: Final = 16 * KIB
 SMALL_ANSWER: Final = 4 * KIB
 #: Bytes that one call may have queued for sending before its handler has to wait.
 SEND_QUEUE: Final = 2 * MIB
+#: Bytes of control frames (answers to PING and SETTINGS, resets) that may wait for a peer that does not read; over that
+#: the connection is ended. Go's x/net/http2 server ends it over 10,000 such frames, or 256 KiB where they have 13 to
+#: 26 bytes each. Four times that, because refusals, which have headers, count too.
+MAX_PENDING_CONTROL: Final = 1 * MIB
+#: Bytes of a ``grpc-message`` that we send, percent-encoded. Ours: with the rest of the trailers it stays below the
+#: 16 KiB that grpc's C core refuses by default.
+MAX_STATUS_MESSAGE: Final = 8 * KIB
+#: Bytes of ``grpc-status-details-bin`` that we send, in base64. Ours: BuildKit's own, with stack traces, have some KiB,
+#: and trailers that are over the peer's header list lose the status itself.
+MAX_STATUS_DETAILS: Final = 32 * KIB
 #: Bytes that the reader takes from the socket at once.
 READ_SIZE: Final = 256 * KIB
 #: Threads in which the plain functions of one grpcio servicer run at once. Ours: each long stream holds one.

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from mobysession.concurrency import open_nursery, single_cause
+from mobysession.errors import UsageError
 
 
 async def fail(error: BaseException) -> None:
@@ -90,3 +91,10 @@ async def test_only_cancellations() -> None:
             held.append(BaseExceptionGroup("", [cancelled]))
             raise
     assert single_cause(held[0]) is None  # type: ignore[arg-type]  # a group, as made above
+
+
+def test_our_own_errors_come_first() -> None:
+    """Of several failures ours, which is written for the caller, is raised, and the stranger's is noted on it."""
+    ours = UsageError("mine")
+    assert single_cause(BaseExceptionGroup("", [ValueError("x"), ours])) is ours
+    assert ours.__notes__ == ["also failed: ValueError: x"]

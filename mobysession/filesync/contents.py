@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from mobysession import limits
 from mobysession.filesync.naming import cannot, quote
 from mobysession.filesync.packets import data_header, end_of_file
+from mobysession.filesync.source import keeping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,13 +76,14 @@ class Contents:
         """
         reading = Reading()
         deadline = time.monotonic() + _READING_SECONDS
-        while reading.content < _READING_BYTES and time.monotonic() < deadline:
-            if self._open is not None:
-                self._continue(self._open, reading)
-            elif self._waiting:
-                self._begin(self._waiting.popleft(), reading)
-            else:
-                break
+        with keeping(self._source):
+            while reading.content < _READING_BYTES and time.monotonic() < deadline:
+                if self._open is not None:
+                    self._continue(self._open, reading)
+                elif self._waiting:
+                    self._begin(self._waiting.popleft(), reading)
+                else:
+                    break
         return reading
 
     def close(self) -> None:

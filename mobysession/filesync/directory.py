@@ -1,4 +1,8 @@
-"""A directory of this machine as a source."""
+"""A directory of this machine as a source.
+
+Others may change it while it is sent. No path is given to the system as a whole: a name is looked up in the open
+directory it is in, see `mobysession.filesync.anchor`, so that nothing outside the root is ever read.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,19 @@ from typing import TYPE_CHECKING, Final
 
 from mobysession import limits
 from mobysession.errors import ContextError
+from mobysession.filesync.anchor import Anchor
 from mobysession.filesync.modes import DEVICE, SOCKET, from_posix
 from mobysession.filesync.naming import changed, quote, reason
 from mobysession.filesync.source import Content, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 __all__ = ["Directory"]
 
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOREIGN_XATTRS: Final = "com.apple."
 _NO_XATTRS: Final = (errno.ENOTSUP, errno.ENOSYS)
 #: Files up to this size are read in one go; larger ones in chunks that need not be copied.
@@ -38,7 +45,7 @@ class Directory:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._root = os.fsencode(self.path)
+        self._anchor = Anchor(os.fsencode(self.path))
 
     def __repr__(self) -> str:
         return f"Directory({self.path!r})"
@@ -55,20 +62,20 @@ class Directory:
             os.lstat(root + b"/.")
         except OSError as error:
             raise _unusable(self.path, error) from error
-        self._root = root
+        self._anchor.settle(root)
+
+    def keeping(self) -> AbstractContextManager[None]:
+        """Keep the directory used last open for this thread, while it reads many."""
+        return self._anchor.keeping()
 
     def entries(self, directory: bytes) -> Iterator[Entry]:
         """Yield what is in ``directory`` in the order of the transfer; see `Source.entries`."""
-        full = self._root + b"/" + directory if directory else self._root
-        names = os.listdir(full)
-        names.sort(reverse=True)
-        full += b"/"
-        lstat = os.lstat
+        names = self._names(directory)
         # Popped, so that the names of a huge directory go as the entries come.
         while names:
             name = names.pop()
             try:
-                found = lstat(full + name)
+                found = self._lstat(directory, name)
             except FileNotFoundError:
                 # Never offered, so nothing is missing: it is as if the walk had come a moment later.
                 continue
@@ -79,15 +86,21 @@ class Directory:
 
     def lookup(self, path: bytes) -> Entry | None:
         """Return the entry at ``path``, None when there is none; see `Source.lookup`."""
+        directory, name = os.path.split(path)
         try:
-            found = os.lstat(self._root + b"/" + path)
+            found = self._lstat(directory, name)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return _entry(os.path.basename(path), found)
+        return _entry(name, found)
 
     def readlink(self, path: bytes) -> bytes:
         """Return where a symbolic link points."""
-        return os.readlink(self._root + b"/" + path)
+        directory, name = os.path.split(path)
+        parent = self._anchor.take(directory)
+        try:
+            return os.readlink(name, dir_fd=parent)
+        finally:
+            self._anchor.done(parent)
 
     def xattrs(self, path: bytes) -> Mapping[str, bytes]:
         """Return the extended attributes that are sent: all but Apple's, and none where there cannot be any.
@@ -96,24 +109,32 @@ class Directory:
         """
         if not hasattr(os, "listxattr"):  # only Linux's Python has it
             return _NONE
-        full = self._root + b"/" + path
+        directory, _, name = path.rpartition(b"/")
+        parent = self._anchor.take(directory)
+        # There is no call that takes an open directory and a name, but a path that begins with one.
+        full = b"/proc/self/fd/%d/%b" % (parent, name)
         try:
             names = os.listxattr(full, follow_symlinks=False)
+            return _values(full, names) if names else _NONE
         except OSError as error:
-            if error.errno in _NO_XATTRS:
+            if error.errno in _NO_XATTRS or not os.path.exists("/proc/self/fd"):
                 return _NONE
             raise
-        return _values(full, names) if names else _NONE
+        finally:
+            self._anchor.done(parent)
 
     def fetch(self, path: bytes, offered: int) -> bytes | Content:
         """Read a small regular file, open a large one; see `Source.fetch`. A socket, offered as a file, is empty."""
-        full = self._root + b"/" + path
+        directory, _, name = path.rpartition(b"/")
+        parent = self._anchor.take(directory)
         try:
-            descriptor = os.open(full, _OPEN)
+            descriptor = os.open(name, _OPEN, dir_fd=parent)
         except OSError as error:
-            if error.errno == errno.ENXIO and not offered and stat.S_ISSOCK(os.lstat(full).st_mode):
+            if error.errno == errno.ENXIO and not offered and stat.S_ISSOCK(self._lstat(directory, name).st_mode):
                 return b""
             raise
+        finally:
+            self._anchor.done(parent)
         keep = False
         try:
             found = os.fstat(descriptor)
@@ -127,6 +148,28 @@ class Directory:
         finally:
             if not keep:
                 os.close(descriptor)
+
+    def _names(self, directory: bytes) -> list[bytes]:
+        """Return the names in ``directory``, last ones first."""
+        parent = self._anchor.take(directory)
+        try:
+            listed = os.open(b".", _LIST, dir_fd=parent)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, directory) from error
+        finally:
+            self._anchor.done(parent)
+        try:
+            names = os.listdir(listed)
+        finally:
+            os.close(listed)
+        return sorted(map(os.fsencode, names), reverse=True)
+
+    def _lstat(self, directory: bytes, name: bytes) -> os.stat_result:
+        parent = self._anchor.take(directory)
+        try:
+            return os.stat(name or b".", dir_fd=parent, follow_symlinks=False)
+        finally:
+            self._anchor.done(parent)
 
 
 _NONE: Final[Mapping[str, bytes]] = {}

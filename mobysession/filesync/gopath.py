@@ -72,12 +72,20 @@ def match_name(pattern: str, name: str) -> bool:
 @lru_cache(maxsize=64)
 def _compile(pattern: str) -> re.Pattern[str]:
     out: list[str] = []
+    # A star takes the first place where what is between it and the next one fits, and never tries another: so does
+    # Go, and that keeps the time linear.
+    open_star = False
     at = 0
     while at < len(pattern):
         char = pattern[at]
         if char == "[":
             text, at = _bracket(pattern, at + 1)
             out.append(text)
+            continue
+        if char == "*":
+            out.append(")(?>[^/]*?" if open_star else "(?>[^/]*?")
+            open_star = True
+            at += 1
             continue
         if char == "\\":
             at += 1
@@ -86,8 +94,13 @@ def _compile(pattern: str) -> re.Pattern[str]:
                 raise BadPattern("syntax error in pattern")
             out.append(re.escape(char))
         else:
-            out.append({"*": "[^/]*", "?": "[^/]"}.get(char) or re.escape(char))
+            out.append("[^/]" if char == "?" else re.escape(char))
         at += 1
+    if open_star:
+        # But the last one has to reach the end.
+        last = len(out) - 1 - next(index for index, text in enumerate(reversed(out)) if text.endswith("(?>[^/]*?"))
+        out[last] = out[last].replace("(?>", "(?:")
+        out.append(")")
     return re.compile("".join(out), re.DOTALL)
 
 

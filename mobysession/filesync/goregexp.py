@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["to_python"]
+__all__ = ["class_end", "to_python"]
 
 #: Escaped letters that mean the same in both (with Python's ASCII flag).
 _LETTERS: Final = frozenset("abBfnrtvdDsSwWA")
@@ -53,6 +53,11 @@ def to_python(expression: str) -> str:
             text, at = (r"\Z" if char == "$" else char), at + 1
         out.append(text)
     return "".join(out)
+
+
+def class_end(expression: str, at: int) -> int:
+    """Return the index behind the ``]`` of a class whose ``[`` is before ``at``; raise ``re.error`` for none."""
+    return _class(expression, at)[1]
 
 
 def _escape(expression: str, at: int, letters: frozenset[str]) -> tuple[str, int]:

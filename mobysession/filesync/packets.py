@@ -33,7 +33,6 @@ __all__ = [
     "decode_requests",
     "end_of_file",
     "error_packet",
-    "request_packet",
 ]
 
 STAT: Final = 0
@@ -101,11 +100,6 @@ def error_packet(text: str) -> bytes:
     return fsutil_pb2.Packet(
         type=fsutil_pb2.Packet.PACKET_ERR, data=text.encode("utf-8", "replace")
     ).SerializeToString()
-
-
-def request_packet(entry_id: int) -> bytes:
-    """Return the packet that asks for the file ``entry_id``."""
-    return fsutil_pb2.Packet(type=fsutil_pb2.Packet.PACKET_REQ, ID=entry_id).SerializeToString()
 
 
 def decode_requests(messages: Iterable[bytes]) -> Iterator[tuple[int, int, bytes]]:

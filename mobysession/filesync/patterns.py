@@ -19,11 +19,14 @@ import itertools
 import re
 from typing import TYPE_CHECKING, Final
 
+from mobysession.filesync.automaton import Automaton, program
 from mobysession.filesync.gopath import BadPattern, check_glob, clean, trim_space
 from mobysession.filesync.goregexp import to_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from mobysession.filesync.automaton import Step
 
 __all__ = ["BadPattern", "Kind", "MatchInfo", "Pattern", "PatternList"]
 
@@ -33,6 +36,10 @@ MatchInfo = tuple[bool, ...]
 _ESCAPED: Final = frozenset(".+()$")
 #: What is not matched as it stands; ``**`` swallows the slash behind it.
 _SPECIAL: Final = r"\*\*/?|\\.?|[*?\[\]|{}^]"
+#: Wildcards in one alternative of an expression that only a backtracking engine knows how to match; ``**`` counts
+#: twice, and so does a missing anchor once. A path of 4096 characters takes a second at the very most. Ours: the
+#: reference's engine needs no bound.
+_MAX_REPEATS: Final = 3
 
 
 class Kind(enum.Enum):
@@ -81,14 +88,40 @@ class Pattern:
 
 
 def _search(expressions: Sequence[str]) -> Callable[[str], object]:
-    """Return one test for any of several expressions in Go's syntax."""
+    """Return one test for any of several expressions in Go's syntax; it is false or None where none matches."""
+    programs: list[list[Step]] = []
+    others: list[str] = []
     try:
-        joined = "|".join(f"(?:{to_python(expression)})" for expression in expressions)
-        compiled = re.compile(joined, re.ASCII)
+        for expression in expressions:
+            steps = program(expression)
+            cheap = _is_cheap(expression)
+            if steps is None and not cheap:
+                raise BadPattern(f"syntax error in pattern: more than {_MAX_REPEATS} wildcards beside other operators")
+            # The engine in C is the faster one where it cannot lose itself.
+            if steps is None or cheap:
+                others.append(f"(?:{to_python(expression)})")
+            else:
+                programs.append(steps)
+        # An alternative that came raw from a pattern has no anchor of its own and may match anywhere.
+        compiled = re.compile("|".join(others), re.ASCII)
+        raw = any("|" in expression for expression in expressions)
+        other = (compiled.search if raw else compiled.match) if others else None
+        automaton = Automaton(programs).match if programs else None
     except (re.error, OverflowError) as error:
         raise BadPattern("syntax error in pattern") from error
-    # An alternative that came raw from a pattern has no anchor of its own and may match anywhere.
-    return compiled.search if any("|" in expression for expression in expressions) else compiled.match
+    if automaton is None or other is None:
+        return automaton or other or _never
+    return lambda path: automaton(path) or other(path)
+
+
+def _is_cheap(expression: str) -> bool:
+    """Tell whether Python's engine, which goes back and tries again, cannot hang on an expression."""
+    for alternative in expression.split("|"):
+        deep = alternative.count(".*")
+        repeats = alternative.count("*") - deep + len(re.findall(r"\{\d+,", alternative))
+        if 2 * deep + repeats + (alternative[:1] != "^") > _MAX_REPEATS:
+            return False
+    return True
 
 
 def _compile(text: str) -> tuple[Kind, str]:
@@ -173,10 +206,6 @@ class PatternList:
             info.append(hit)
         return matched, tuple(info)
 
-    def match_or_parent(self, path: str) -> bool:
-        """Tell whether ``path``, or a directory leading to it, is matched by the list as a whole."""
-        return self.match(path, None)[0]
-
 
 def _leading(path: str) -> list[str]:
     """Return the directories that lead to ``path``, outermost first."""
@@ -225,13 +254,13 @@ def _any_of(patterns: Sequence[Pattern]) -> Callable[[str], bool]:
     _, is_free = free.compile()
 
     def test(path: str) -> bool:
-        return (
+        return bool(
             path in exact
             or path.startswith(prefixes)
             or path.endswith(suffixes)
-            or (path.endswith(tails) and has_tail(path) is not None)
-            or (path.startswith(heads) and has_head(path) is not None)
-            or is_free(path) is not None
+            or (path.endswith(tails) and has_tail(path))
+            or (path.startswith(heads) and has_head(path))
+            or is_free(path)
         )
 
     return test

@@ -28,12 +28,14 @@ from mobysession.filesync.followpaths import follow_links, merge_includes
 from mobysession.filesync.offers import Offers
 from mobysession.filesync.packets import END_OF_LISTING, ERR, FIN, FIN_PACKET, REQ, decode_requests, error_packet
 from mobysession.filesync.report import TransferProgress, TransferReport
+from mobysession.filesync.source import keeping
 from mobysession.filesync.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from mobysession.filesync.source import Source
+    from mobysession.filesync.walk import Batch
 
 __all__ = ["PacketStream", "TransferProgress", "TransferReport", "send_tree"]
 
@@ -135,7 +137,8 @@ class _Transfer:
     def _prepare(self, include: Sequence[str], exclude: Sequence[str], follow_paths: Sequence[str]) -> Walk:
         self._source.check()
         if follow_paths:
-            followed = follow_links(self._source, follow_paths)
+            with keeping(self._source):
+                followed = follow_links(self._source, follow_paths)
             if followed is not None:
                 include = merge_includes(include, followed)
         chosen = parse_filter(include, exclude)
@@ -143,7 +146,7 @@ class _Transfer:
 
     async def _list(self, walk: Walk) -> None:
         batches = walk.batches()
-        while (batch := await trio.to_thread.run_sync(next, batches, None, limiter=self._disk)) is not None:
+        while (batch := await trio.to_thread.run_sync(self._walk_on, batches, limiter=self._disk)) is not None:
             self._files += batch.files
             self._offered_bytes += batch.content
             if batch.messages:
@@ -152,6 +155,10 @@ class _Transfer:
         self._listed = True
         await self._send([END_OF_LISTING])
         self._report()
+
+    def _walk_on(self, batches: Iterator[Batch]) -> Batch | None:
+        with keeping(self._source):
+            return next(batches, None)
 
     async def _receive(self) -> None:
         while messages := await self._stream.receive_batch():

@@ -7,12 +7,14 @@ source keeps no state of any of these.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
-__all__ = ["Content", "Entry", "Source"]
+__all__ = ["Content", "Entry", "Source", "keeping"]
 
 
 class Entry(NamedTuple):
@@ -89,3 +91,9 @@ class Source(Protocol):
             ContextError: it is not a regular file any more.
         """
         ...
+
+
+def keeping(source: Source) -> AbstractContextManager[None]:
+    """Return a block in which ``source`` may keep what this thread used last; not all have something to keep."""
+    keep = getattr(source, "keeping", None)
+    return nullcontext() if keep is None else keep()

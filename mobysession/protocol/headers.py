@@ -6,12 +6,9 @@ them. BuildKit sends those: a ``COPY`` of a file whose name begins with a space 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from mobysession.errors import LocalProtocolError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-__all__ = ["Headers", "is_malformed", "refuse_request"]
+__all__ = ["Headers", "content_length", "encode_pseudo", "is_malformed", "refuse_request"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -23,10 +20,12 @@ _PSEUDO = {
 }
 #: What belongs to HTTP/1.1's connections (RFC 9113 section 8.2.2).
 _CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+#: As many as 64 bits have.
+_LENGTH_DIGITS = 20
 _FORBIDDEN_IN_VALUE = b"\0\r\n"
 
 
-def is_malformed(headers: Iterable[tuple[bytes, bytes]], kind: str) -> bool:
+def is_malformed(headers: Headers, kind: str) -> bool:
     """Tell whether ``headers`` break the rules for a "request", a "response" or for "trailers"."""
     required, allowed = _PSEUDO[kind]
     pseudo: set[bytes] = set()
@@ -42,7 +41,18 @@ def is_malformed(headers: Iterable[tuple[bytes, bytes]], kind: str) -> bool:
                 return True
         if len(value.translate(None, _FORBIDDEN_IN_VALUE)) != len(value):
             return True
-    return not required <= pseudo
+    return not required <= pseudo or _has_bad_length(headers)
+
+
+def _has_bad_length(headers: Headers) -> bool:
+    values = [value for name, value in headers if name == b"content-length"]
+    return any(not value.isdigit() or len(value) > _LENGTH_DIGITS for value in values) or len(set(map(int, values))) > 1
+
+
+def content_length(fields: dict[bytes, bytes]) -> int | None:
+    """Return the bytes of DATA that well-formed ``fields`` announce; None where they announce none."""
+    value = fields.get(b"content-length")
+    return int(value) if value is not None else None
 
 
 def _is_bad_name(name: bytes) -> bool:
@@ -57,3 +67,10 @@ def refuse_request(fields: dict[bytes, bytes]) -> Headers | None:
     if content_type != b"application/grpc" and content_type[:17] not in (b"application/grpc+", b"application/grpc;"):
         return [(b":status", b"415")]
     return None
+
+
+def encode_pseudo(what: str, value: str) -> bytes:
+    """Return ``value`` for a pseudo field; LocalProtocolError, saying ``what`` it is, where no field can hold it."""
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise LocalProtocolError(f"{what} {value!r} has characters outside printable ASCII, or spaces")
+    return value.encode("ascii")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 from typing import TYPE_CHECKING
 
+from mobysession import limits
 from mobysession.errors import StatusCode
 from mobysession.protocol.metadata import decode_base64
 
@@ -24,9 +25,6 @@ __all__ = [
     "status_from_http",
     "status_from_reset",
 ]
-
-#: Bytes of a status message that we send: trailers must fit into the peer's header list.
-_MAX_MESSAGE = 8 * 1024
 
 _FROM_HTTP = {
     400: StatusCode.INTERNAL,
@@ -48,8 +46,21 @@ _FROM_RESET = {
 
 
 def encode_message(text: str) -> bytes:
-    """Return ``text`` percent-encoded; what is over 8 KiB is cut off."""
-    raw = text.encode("utf-8", "surrogateescape")[:_MAX_MESSAGE]
+    """Return ``text`` percent-encoded; the characters that go over `limits.MAX_STATUS_MESSAGE` are left out."""
+    encoded = bytearray()
+    for character in text[: limits.MAX_STATUS_MESSAGE]:
+        escaped = _escape(character)
+        if len(encoded) + len(escaped) > limits.MAX_STATUS_MESSAGE:
+            break
+        encoded += escaped
+    return bytes(encoded)
+
+
+def _escape(character: str) -> bytes:
+    try:
+        raw = character.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raw = b"?"
     return b"".join(bytes((byte,)) if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in raw)
 
 
@@ -68,32 +79,39 @@ def decode_message(value: bytes) -> str:
 
 
 def serialize_status(code: StatusCode, message: str = "", details: bytes = b"") -> list[tuple[bytes, bytes]]:
-    """Return the header fields that end a call; ``details`` is a serialized ``google.rpc.Status``."""
+    """Return the header fields that end a call; ``details`` is a serialized ``google.rpc.Status``.
+
+    Details over `limits.MAX_STATUS_DETAILS` are left out: they only explain, and must not cost the status.
+    """
     fields = [(b"grpc-status", b"%d" % code)]
     if message:
         fields.append((b"grpc-message", encode_message(message)))
-    if details:
-        fields.append((b"grpc-status-details-bin", binascii.b2a_base64(details, newline=False).rstrip(b"=")))
+    encoded = binascii.b2a_base64(details, newline=False).rstrip(b"=")
+    if 0 < len(encoded) <= limits.MAX_STATUS_DETAILS:
+        fields.append((b"grpc-status-details-bin", encoded))
     return fields
 
 
 def parse_status(headers: Mapping[bytes, bytes]) -> tuple[StatusCode, str, bytes] | None:
     """Return code, message and details from the trailers' fields; None where they hold no ``grpc-status``.
 
-    A code that gRPC does not define is UNKNOWN, as are details that are no base64 simply missing: they only explain.
+    A code that gRPC does not define is UNKNOWN, and the message stays; details that are no base64 are simply missing:
+    they only explain.
     """
     raw = headers.get(b"grpc-status")
     if raw is None:
         return None
+    message = decode_message(headers.get(b"grpc-message", b""))
     try:
         code = StatusCode(int(raw))
     except ValueError:
-        return StatusCode.UNKNOWN, f"malformed grpc-status {raw[:32]!r}", b""
+        code = StatusCode.UNKNOWN
+        message = message or f"malformed grpc-status {raw[:32]!r}"
     try:
         details = decode_base64(headers.get(b"grpc-status-details-bin", b""))
     except ValueError:
         details = b""
-    return code, decode_message(headers.get(b"grpc-message", b"")), details
+    return code, message, details
 
 
 def status_from_http(status: int) -> StatusCode:

@@ -95,6 +95,7 @@ class Channel(Connection):
 
         Raises:
             RpcError: UNAVAILABLE when no call can be opened, DEADLINE_EXCEEDED when ``timeout`` ran out.
+            LocalProtocolError: a method, an authority or metadata that a header field cannot carry.
         """
         if self.closed.is_set():
             raise _unavailable(self.failure, method)

@@ -56,6 +56,11 @@ class Call:
         self._failure: MobysessionError | None = None
         self._sent_without_yielding = 0
 
+    @property
+    def failure(self) -> MobysessionError | None:
+        """Why the call is over before its time; None where it is not."""
+        return self._failure
+
     async def receive_batch(self) -> list[bytes]:
         """Return every message that has arrived, waiting for at least one; empty when the peer sends no more.
 
@@ -191,7 +196,7 @@ class Connection(ABC):
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write_until_closed, nursery.cancel_scope)
-                    await self._read_until_closed()
+                    await self._read_until_closed(nursery.cancel_scope)
                     nursery.cancel_scope.cancel()
         finally:
             self._over(self.failure or ConnectionLost("the connection was closed"))
@@ -234,7 +239,7 @@ class Connection(ABC):
 
     # -- the two tasks -------------------------------------------------------------------------------------------------
 
-    async def _read_until_closed(self) -> None:
+    async def _read_until_closed(self, scope: trio.CancelScope) -> None:
         while True:
             try:
                 data = await self._stream.receive_some(limits.READ_SIZE)
@@ -251,6 +256,9 @@ class Connection(ABC):
                 # Only the writer may finish a frame it is in the middle of; it sends the GOAWAY that explains, then
                 # ends. What arrives until then means nothing any more.
                 self._ending = self._lingering = True
+                # The writer may be waiting for a peer that has stopped reading, and nobody need call `finish` before
+                # `closed` is set.
+                scope.deadline = trio.current_time() + limits.GOODBYE_TIMEOUT
                 self.wake_writer()
                 continue
             for event in happened:

@@ -42,7 +42,7 @@ class ServerCall(Call):
         #: Sent with the status; a handler may append.
         self.trailing_metadata: list[tuple[str, str | bytes]] = []
         self.scope = trio.CancelScope()
-        #: True when the daemon cancelled the call, as opposed to its deadline or our own end.
+        #: True when the daemon cancelled the call, as opposed to its deadline, a lost connection or our own end.
         self.cancelled_by_peer = False
         self.started = time.monotonic()
         if received.timeout is not None:
@@ -115,6 +115,8 @@ class Server(Connection):
             case events.CallReset(stream_id):
                 call = self.calls.get(stream_id)
                 if call is not None:
+                    if isinstance(call, ServerCall):
+                        call.cancelled_by_peer = True
                     self.call_lost(call, RpcError(StatusCode.CANCELLED, "the other side cancelled the call"))
             case _:
                 pass
@@ -123,7 +125,6 @@ class Server(Connection):
         """Stop the handler of a call that nobody waits for any more."""
         call.fail(failure)
         if isinstance(call, ServerCall):
-            call.cancelled_by_peer = True
             call.scope.cancel()
 
     def _start(self, received: events.CallReceived) -> None:
@@ -153,9 +154,10 @@ class Server(Connection):
                 # Out here, because the scope takes the cancellations out of a group and lets the rest pass.
                 outcome = _outcome_of(call, error)
             if call.scope.cancelled_caught:
-                late = not call.cancelled_by_peer
-                code = StatusCode.DEADLINE_EXCEEDED if late else StatusCode.CANCELLED
-                message = "the deadline of the call has passed" if late else "the other side cancelled the call"
+                # Why it was stopped; only the deadline stops a call without a failure.
+                stop = call.failure
+                code = StatusCode.DEADLINE_EXCEEDED if stop is None else StatusCode.CANCELLED
+                message = "the deadline of the call has passed" if stop is None else stop.message
                 outcome = _Outcome(code, message, error=outcome.error)
             answered = True
         finally:

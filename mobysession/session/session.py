@@ -143,7 +143,7 @@ class Session:
         Raises:
             TransportError: the daemon could not be reached, or refused.
             SessionNotReady: it accepted and then did not speak HTTP/2.
-            SessionLost: the session ended while the block was running, which is cancelled then.
+            SessionLost: the session ended after that: the block is not begun, or is cancelled.
 
         Cancel: running callbacks are cancelled, and the connection is closed.
         """
@@ -203,6 +203,8 @@ class Session:
                 self._tell(SessionReady(session_id=self.id, time=time.time(), settings=dict(server.settings)))
             return
         if server.closed.is_set():
+            if server.ready.is_set():
+                raise self._lost(server) from server.failure
             reason = server.failure.message if server.failure else "the connection was closed"
             raise SessionNotReady(
                 f"the daemon accepted the session and then did not open HTTP/2: {reason}",
@@ -215,11 +217,14 @@ class Session:
 
     async def _watch(self, server: Server) -> None:
         await server.closed.wait()
+        raise self._lost(server) from server.failure
+
+    def _lost(self, server: Server) -> SessionLost:
         reason = server.failure.message if server.failure else "the connection was closed"
-        raise SessionLost(
+        return SessionLost(
             f"session {self.id} was lost: {reason}",
             hint="The daemon was stopped or restarted, or gave the session up; its log says more.",
-        ) from server.failure
+        )
 
     # -- events --------------------------------------------------------------------------------------------------------
     # Their classes load with the first one that somebody wants to know of: start-up.

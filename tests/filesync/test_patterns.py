@@ -111,6 +111,30 @@ def test_bad_patterns_are_refused_by_name(pattern: str) -> None:
     assert caught.value.args[1] == pattern
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("pattern", ["*a" * 8 + "?b", "**/a" * 8 + "?b", "**/*a*a*a*a*a?b"])
+@pytest.mark.parametrize("path", ["a" * 2000 + "/b", "a/" * 1000 + "c"])
+def test_many_wildcards_take_no_time(pattern: str, path: str) -> None:
+    """Stars that could share a long path in countless ways are tried all at once."""
+    assert not PatternList([pattern]).match(path, (False,))[0]
+
+
+@pytest.mark.parametrize("pattern", ["*a*a*a*a|b", "a{1}**/b/**/c", "x|a{0,9}a{0,9}a{0,9}b*", r"\d**/b/**/c"])
+def test_costly_patterns_with_other_operators_are_refused(pattern: str) -> None:
+    """Where only a backtracking engine will do, the number of wildcards is bounded, and the refusal says so."""
+    with pytest.raises(BadPattern, match="syntax error in pattern: more than 3 wildcards") as caught:
+        PatternList([pattern])
+    assert caught.value.args[1] == pattern
+
+
+def test_a_forgetful_automaton_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgetting transitions, also in the middle of a path, changes no answer."""
+    monkeypatch.setattr("mobysession.filesync.automaton._MAX_KEPT", 3)
+    match = PatternList(["*a*b?c", "**/x[0-9]*/**/y"]).match
+    for path, matches in [("aabc", False), ("zazbxc", True), ("a/x1/b/c/y", True), ("x/y", False), ("x5z/y", True)]:
+        assert match(path, (False,))[0] is matches
+
+
 def test_empty_patterns_are_skipped() -> None:
     """Blank lines match nothing."""
     assert PatternList(["", "  ", "\t"]).patterns == ()
@@ -140,7 +164,7 @@ def test_a_negation_may_be_cleaned_away() -> None:
 )
 def test_later_patterns_override_earlier_ones(patterns: list[str], path: str, matches: bool) -> None:
     """The last pattern that matches a path or a directory leading to it decides."""
-    assert PatternList(patterns).match_or_parent(path) is matches
+    assert PatternList(patterns).match(path, None)[0] is matches
 
 
 def slow_match(patterns: list[str], path: str, parent: list[bool]) -> tuple[bool, list[bool]]:
@@ -168,7 +192,30 @@ def slow_test(pattern: Pattern, path: str) -> bool:
     return re.search(to_python(pattern.expression), path, re.ASCII) is not None
 
 
-_pieces = st.sampled_from(["a", "b", "ab", "*", "**", "?", "[ab]", "[^a]", "a|b", ".", "a.b", "a*", "^", "{2}", r"\.b"])
+_pieces = st.sampled_from(
+    [
+        "a",
+        "b",
+        "ab",
+        "*",
+        "**",
+        "?",
+        "[ab]",
+        "[^a]",
+        "a|b",
+        ".",
+        "a.b",
+        "a*",
+        "^",
+        "{2}",
+        r"\.b",
+        r"\w",
+        "[*]",
+        "[?b]",
+        "***",
+        "[[:alpha:]]",
+    ]
+)
 _components = st.lists(_pieces, min_size=1, max_size=3).map("".join)
 _patterns = st.builds(
     lambda negated, parts: "!" * negated + "/".join(parts), st.booleans(), st.lists(_components, min_size=1, max_size=3)

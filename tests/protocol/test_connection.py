@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import h2.errors
 import h2.events
@@ -838,3 +839,61 @@ def test_inflated_messages_count() -> None:
     assert bare.core._unread == limits.MIB + 5
     bare.core.reset(1)
     assert bare.core._unread == 0
+
+
+@pytest.mark.parametrize(("length", "end"), [(b"x", False), (b"2", False), (b"9", True)])
+def test_bad_content_length_ends_its_call_only(length: bytes, end: bool) -> None:
+    """A length that is malformed, or that DATA does not keep, resets the one stream; the others go on."""
+    bare = Bare(client_side=False)
+    bare.peer.send_headers(1, [*REQUEST, (b"content-length", length)])
+    bare.peer.send_data(1, encode_messages([b""]), end_stream=end)
+    bare.request(stream_id=3)
+    bare.run()
+    assert [event.error_code for event in bare.heard_of(h2.events.StreamReset)] == [1]
+    assert isinstance(bare.events[-1], events.CallReceived)
+    assert bare.core.open_calls == 1
+    assert not bare.core.terminated
+
+
+def test_an_answer_shorter_than_it_said() -> None:
+    """The call fails, the connection stays."""
+    bare = Bare(client_side=True)
+    stream_id = bare.core.start_call("/a.B/C")
+    bare.run()
+    bare.peer.send_headers(stream_id, [*RESPONSE, (b"content-length", b"9")])
+    bare.peer.send_data(stream_id, encode_messages([b""]))
+    bare.peer.send_headers(stream_id, [(b"grpc-status", b"0")], end_stream=True)
+    bare.run()
+    assert bare.events[-1].code is StatusCode.INTERNAL  # type: ignore[union-attr]  # else the assertion fails too
+    assert not bare.core.terminated
+
+
+def test_pings_of_a_peer_that_does_not_read_are_bounded() -> None:
+    """Answers that pile up end the connection with ENHANCE_YOUR_CALM, and take bounded memory until then."""
+    bare = Bare(client_side=False)
+    pings = (b"\0\0\x08\x06\0\0\0\0\0" + bytes(8)) * 10_000
+    for _ in range(limits.MAX_PENDING_CONTROL // len(pings) + 1):
+        bare.core.receive_data(pings)
+    with pytest.raises(RemoteProtocolError) as caught:
+        bare.core.receive_data(pings)
+    assert caught.value.error_code == 11
+    assert limits.MAX_PENDING_CONTROL < len(bare.core.data_to_send()) <= limits.MAX_PENDING_CONTROL + len(pings) + 200
+    assert bare.core.terminated
+
+
+def test_pings_of_a_peer_that_reads_are_answered() -> None:
+    """What the peer takes in between does not count."""
+    bare = Bare(client_side=False)
+    pings = (b"\0\0\x08\x06\0\0\0\0\0" + bytes(8)) * 10_000
+    for _ in range(20):
+        bare.core.receive_data(pings)
+        assert len(bare.core.data_to_send()) == len(pings)
+
+
+@pytest.mark.parametrize("where", [{"method": "/ä"}, {"method": "/a", "authority": "ä"}, {"method": "/a\r\nb"}])
+def test_a_call_that_headers_cannot_carry(where: dict[str, Any]) -> None:
+    """Methods and authorities outside printable ASCII are our caller's mistake, and harm nothing."""
+    bare = Bare(client_side=True)
+    with pytest.raises(LocalProtocolError):
+        bare.core.start_call(**where)
+    assert bare.core.open_calls == 0

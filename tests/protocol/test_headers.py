@@ -39,6 +39,9 @@ def test_missing_pseudo_fields(missing: int) -> None:
         [(b"te", b"gzip")],
         [(b"a", b"x\r\ny: z")],
         [(b"a", b"x\0")],
+        [(b"content-length", b"-1")],
+        [(b"content-length", b"9" * 21)],
+        [(b"content-length", b"1"), (b"content-length", b"2")],
     ],
 )
 def test_malformed(fields: list[tuple[bytes, bytes]]) -> None:

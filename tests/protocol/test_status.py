@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mobysession import limits
 from mobysession.errors import StatusCode
 from mobysession.protocol.status import (
     decode_message,
@@ -43,6 +44,19 @@ def test_long_messages_are_cut() -> None:
     """Trailers must fit into the peer's header list: 8 KiB of text are sent and no more."""
     assert encode_message("x" * 8192) == b"x" * 8192
     assert encode_message("x" * 8193) == b"x" * 8192
+
+
+def test_long_messages_are_cut_between_characters() -> None:
+    """The encoded form stays within the bound, and no character is cut in two."""
+    assert encode_message("ä" * 8192) == b"%C3%A4" * (8192 // 6)
+    assert encode_message("x\ud800") == b"x?"
+
+
+def test_details_that_are_too_long_are_left_out() -> None:
+    """Details over the bound do not cost the status."""
+    fits = limits.MAX_STATUS_DETAILS // 4 * 3
+    assert len(serialize_status(StatusCode.ABORTED, details=bytes(fits))) == 2
+    assert serialize_status(StatusCode.ABORTED, details=bytes(fits + 1)) == [(b"grpc-status", b"10")]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +97,9 @@ def test_only_what_is_there_is_sent() -> None:
 
 @pytest.mark.parametrize("raw", [b"17", b"-1", b"x", b"", b"1.0"])
 def test_codes_that_grpc_does_not_define(raw: bytes) -> None:
-    """An unknown code is UNKNOWN and says what it was."""
+    """An unknown code is UNKNOWN with its own message, or else says what it was."""
+    parsed = parse_status({b"grpc-status": raw, b"grpc-message": b"words"})
+    assert parsed == (StatusCode.UNKNOWN, "words", b"")
     parsed = parse_status({b"grpc-status": raw})
     assert parsed == (StatusCode.UNKNOWN, f"malformed grpc-status {raw!r}", b"")
 

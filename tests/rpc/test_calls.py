@@ -6,16 +6,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import h2.config
+import h2.connection
+import h2.settings
 import pytest
 import trio
 import trio.testing
 
 from mobysession import limits
 from mobysession._pb import health_pb2
-from mobysession.errors import ConnectionLost, MobysessionError, RpcError, SecretError, StatusCode, UsageError
+from mobysession.errors import (
+    ConnectionLost,
+    MobysessionError,
+    RemoteProtocolError,
+    RpcError,
+    SecretError,
+    StatusCode,
+    UsageError,
+)
 from mobysession.rpc.client import open_channel
 from mobysession.rpc.registrar import Cardinality, Method, Registrar
 from mobysession.rpc.server import ServerCall, open_server
+from tests.rpc.conftest import PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -669,3 +681,54 @@ def test_one_method_twice() -> None:
     """Two services with the same method cannot share a session."""
     with pytest.raises(UsageError, match="served already"):
         hosting(A=echo).stream("/t.S/A", forever)
+
+
+@pytest.mark.parametrize("kind", ["lockstep", "socket"])
+async def test_a_broken_peer_that_reads_nothing_is_left(kind: str, autojump_clock: Any) -> None:
+    """The connection ends in bounds when a peer stops reading in the middle of bulk data and then breaks HTTP/2."""
+    ours, theirs = PAIRS[kind]()
+    peer = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    peer.local_settings[h2.settings.SettingCodes.INITIAL_WINDOW_SIZE] = 8 * MIB
+    peer.initiate_connection()
+    peer.increment_flow_control_window(8 * MIB)
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/t.S/M",
+        ":authority": "x",
+        "content-type": "application/grpc",
+    }
+    peer.send_headers(1, list(fields.items()))
+    sending = trio.Event()
+
+    async def bulk(call: ServerCall) -> None:
+        sending.set()
+        await call.send(bytes(6 * MIB))
+
+    async with theirs, open_server(ours, hosting(M=bulk)) as server:
+        await theirs.send_all(peer.data_to_send())
+        await sending.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await theirs.send_all(b"\0\0\1\0\0\0\0\0\0x")
+        with trio.fail_after(2 * limits.GOODBYE_TIMEOUT):
+            await server.closed.wait()
+        assert isinstance(server.failure, RemoteProtocolError)
+
+
+async def test_a_lost_connection_is_no_cancellation_by_the_peer(ended: Any, open_pair: Any) -> None:
+    """The handler is stopped, and who listens hears why."""
+    seen: list[ServerCall] = []
+
+    async def wait(call: ServerCall) -> None:
+        seen.append(call)
+        await trio.sleep_forever()
+
+    async with open_pair(hosting(M=wait)) as (channel, server), channel.open_call("/t.S/M"):
+        while not seen:
+            await trio.testing.wait_all_tasks_blocked()
+        await trio.aclose_forcefully(channel._stream)
+        await server.closed.wait()
+        while not ended:
+            await trio.testing.wait_all_tasks_blocked()
+    assert not seen[0].cancelled_by_peer
+    assert ended[0][1:3] == (StatusCode.CANCELLED, "the other side closed the connection")

@@ -8,6 +8,7 @@ import trio
 from mobysession.errors import ConnectionLost, RpcError, SessionError, SessionLost, StatusCode
 from mobysession.events import SessionEnded, SessionReady
 from mobysession.session import Session, open_session
+from mobysession.session.attach import Attachment
 from mobysession.testing import FakeDaemon, Faults
 
 
@@ -131,3 +132,17 @@ async def test_a_body_that_does_not_need_the_daemon_any_more_ends_well():
             await daemon.wait_session(session.id)
             daemon.kill()
         assert session.attachment is None
+
+
+async def test_a_session_that_is_lost_as_it_becomes_ready_was_ready():
+    """SETTINGS and GOAWAY in one go: the error does not claim that the daemon spoke no HTTP/2."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0" + b"\0\0\x08\7\0\0\0\0\0" + b"\0\0\0\0\0\0\0\2"
+    )
+
+    async def dialer(headers):
+        return Attachment(ours, "a test")
+
+    with pytest.raises(SessionLost, match="was lost"):
+        await _attach_and_wait(Session(dialer))
