@@ -12,7 +12,6 @@ import trio
 import trio.lowlevel
 
 import mobysession.errors
-import mobysession.services.filesync
 from integration.contexts import make_context
 from integration.images import BUILD_TIMEOUT, build_image
 from mobysession import sync
@@ -143,41 +142,23 @@ def test_the_image_id_is_the_engines_own(
     assert witness.text(result.image_id, "/greeting") == "id"
 
 
-@pytest.fixture
-def transfers(monkeypatch: pytest.MonkeyPatch) -> list[mobysession.services.filesync.FileSync]:
-    """The file services of the builds of a test, which know what was transferred."""
-    services: list[mobysession.services.filesync.FileSync] = []
-
-    # A build makes this service itself and takes no other in its place; its result does not tell what was sent.
-    class Remembered(mobysession.services.filesync.FileSync):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            services.append(self)
-
-    monkeypatch.setattr("mobysession.services.filesync.FileSync", Remembered)
-    return services
-
-
 @pytest.mark.parametrize("driver", ["control", "classic"])
-def test_a_second_build_sends_no_contents(
-    engine: Engine, tmp_path: Path, transfers: list[mobysession.services.filesync.FileSync], driver: str
-) -> None:
+def test_a_second_build_sends_no_contents(engine: Engine, tmp_path: Path, driver: str) -> None:
     """An unchanged context is compared and not sent again, and every step of the Dockerfile comes from the cache."""
     dockerfile = "FROM mobysession-base\nCOPY . /all\nRUN wc -c < /all/large > /size\n"
     context = make_context(tmp_path / "context", dockerfile, {"large": b"x" * 300_000, "small": driver})
     first, second = (build_image(engine, context, driver=driver) for _ in range(2))
     # The Dockerfile comes in a transfer of its own, for which newer engines keep no earlier copy.
-    sent = [_context_bytes(files) for files in transfers]
+    sent = [_context_bytes(result) for result in (first, second)]
     assert sent == [300_000 + len(driver) + len(dockerfile), 0]
     assert _uncached(first) == 2
     assert _uncached(second) == 0
     assert first.image_id == second.image_id
 
 
-def _context_bytes(files: mobysession.services.filesync.FileSync) -> int:
+def _context_bytes(result: BuildResult) -> int:
     """Count the bytes of file contents that were sent for the build context."""
-    reports = [transfer.report.progress for transfer in files.transfers if transfer.dir_name == "context"]
-    return sum(report.sent_bytes for report in reports)
+    return sum(transfer.bytes_sent for transfer in result.transfers if transfer.directory == "context")
 
 
 def _uncached(result: BuildResult) -> int:
