@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["dial_ssh", "ssh_argv"]
 
-_HINT = "Try: ssh {host} docker version. The key must need no typing, and the docker CLI there must be 18.09 or newer."
+_HINT = (
+    "Try: ssh {target} docker version. The key must need no typing, and the docker CLI there must be 18.09 or newer."
+)
 
 
 def ssh_argv(address: SSHAddress, remote: str | None = None) -> list[str]:
@@ -51,4 +53,11 @@ async def dial_ssh(address: SSHAddress, *, name: str) -> CommandStream:
 
     Cancel: nothing runs.
     """
-    return await open_command(ssh_argv(address), name=name, hint=_HINT.format(host=address.host))
+    return await open_command(ssh_argv(address), name=name, hint=_HINT.format(target=_target(address)))
+
+
+def _target(address: SSHAddress) -> str:
+    """Return what to say to ssh by hand, to get where the command goes."""
+    port = f"-p {address.port} " if address.port is not None else ""
+    user = f"{address.user}@" if address.user is not None else ""
+    return f"{port}{user}{address.host}"

@@ -124,14 +124,14 @@ async def test_what_ssh_says_is_the_error(
     (tmp_path / "ssh").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    endpoint = Endpoint.parse("ssh://me@box", source="DOCKER_HOST")
+    endpoint = Endpoint.parse("ssh://me@box:2222", source="DOCKER_HOST")
     for attempt in (hijack(endpoint, "/session"), EngineApi(endpoint).ping()):
         with pytest.raises(errors.ConnectError) as caught:
             await attempt
         assert words in str(caught.value)
         assert str(endpoint) in str(caught.value)
         assert str(caught.value).isprintable()
-        assert "ssh box docker version" in str(caught.value.hint)
+        assert "ssh -p 2222 me@box docker version" in str(caught.value.hint)
 
 
 async def test_a_missing_ssh_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
