@@ -330,7 +330,7 @@ class Registry:
         while "listening on" not in (text := log.read_text(encoding="utf-8", errors="replace")):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise EngineError("docker-registry did not start", hint=text[-1000:])
-            time.sleep(0.01)
+            time.sleep(0.01)  # between two looks at its log, which is all it says
 
 
 _ASK = """

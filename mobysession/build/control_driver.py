@@ -95,7 +95,7 @@ class _Followed:
 
 async def _follow(control: Control, ref: str, progress: BuildProgress, followed: _Followed) -> None:
     try:
-        async with aclosing(control.status(ref)) as responses:  # type: ignore[type-var]  # generators have aclose
+        async with aclosing(control.status(ref)) as responses:
             async for response in responses:
                 followed.last_message = trio.current_time()
                 progress.apply(response)

@@ -17,7 +17,7 @@ from mobysession.rpc.client import open_channel
 from mobysession.transport.hijack import hijack
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
     from mobysession._pb import worker_pb2
     from mobysession.rpc.client import Channel
@@ -48,7 +48,7 @@ class Control:
         request.Cache.SetInParent()
         return await self.channel.unary(_SERVICE + "Solve", request, control_pb2.SolveResponse)
 
-    def status(self, ref: str) -> AsyncIterator[control_pb2.StatusResponse]:
+    def status(self, ref: str) -> AsyncGenerator[control_pb2.StatusResponse, None]:
         """Yield the progress of solve ``ref``, increments in order, until it is over.
 
         Raises:
@@ -93,7 +93,7 @@ class Control:
         all: bool = False,  # noqa: A002 - the name that BuildKit and docker's CLI use
         keep_duration: float = 0,
         reserved_space: int = 0,
-    ) -> AsyncIterator[control_pb2.UsageRecord]:
+    ) -> AsyncGenerator[control_pb2.UsageRecord, None]:
         """Delete build cache and yield each record that went.
 
         Args:

@@ -15,7 +15,7 @@ from mobysession.protocol.status import status_from_reset
 from mobysession.rpc.connection import Call, Connection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
     from google.protobuf.message import Message
 
@@ -139,7 +139,7 @@ class Channel(Connection):
 
     async def unary_stream(
         self, method: str, request: Message, response: type[Response], *, timeout: float | None = None
-    ) -> AsyncIterator[Response]:
+    ) -> AsyncGenerator[Response, None]:
         """Send one message and yield each that answers; close the iterator (``aclosing``) to cancel the call."""
         async with self.open_call(method, timeout=timeout) as call:
             await call.end(request.SerializeToString())
