@@ -34,12 +34,15 @@ if TYPE_CHECKING:
         ConnectionLost,
         ContextError,
         CredentialError,
+        DiskFull,
         EndpointError,
         EngineError,
         HandshakeError,
         HandshakeTimeout,
         LocalProtocolError,
         MobysessionError,
+        OutputError,
+        OutputLimitExceeded,
         ProtocolError,
         ProviderError,
         RemoteProtocolError,
@@ -58,7 +61,8 @@ if TYPE_CHECKING:
     )
     from mobysession.events import CallEnded, CallStarted, SessionEnded, SessionEvent, SessionReady
     from mobysession.rpc.grpcio import GrpcioServicer
-    from mobysession.rpc.registrar import Attachable, Cardinality, Registrar
+    from mobysession.rpc.listener import Listening, serve_listener
+    from mobysession.rpc.registrar import Attachable, Cardinality, Codec, Registrar
     from mobysession.services.auth import Auth
     from mobysession.services.filesync import FileSync
     from mobysession.services.secrets import SecretEnv, SecretFile, Secrets
@@ -78,12 +82,15 @@ _HOMES = {
         "ConnectionLost",
         "ContextError",
         "CredentialError",
+        "DiskFull",
         "EndpointError",
         "EngineError",
         "HandshakeError",
         "HandshakeTimeout",
         "LocalProtocolError",
         "MobysessionError",
+        "OutputError",
+        "OutputLimitExceeded",
         "ProtocolError",
         "ProviderError",
         "RemoteProtocolError",
@@ -102,7 +109,8 @@ _HOMES = {
     ),
     "mobysession.events": ("CallEnded", "CallStarted", "SessionEnded", "SessionEvent", "SessionReady"),
     "mobysession.rpc.grpcio": ("GrpcioServicer",),
-    "mobysession.rpc.registrar": ("Attachable", "Cardinality", "Registrar"),
+    "mobysession.rpc.listener": ("Listening", "serve_listener"),
+    "mobysession.rpc.registrar": ("Attachable", "Cardinality", "Codec", "Registrar"),
     "mobysession.services.auth": ("Auth",),
     "mobysession.services.filesync": ("FileSync",),
     "mobysession.services.secrets": ("SecretEnv", "SecretFile", "Secrets"),
@@ -126,12 +134,14 @@ __all__ = [
     "CallEnded",
     "CallStarted",
     "Cardinality",
+    "Codec",
     "ConnectError",
     "ConnectionLost",
     "ContextError",
     "Control",
     "CredentialError",
     "Dialer",
+    "DiskFull",
     "Endpoint",
     "EndpointError",
     "EngineApi",
@@ -140,8 +150,11 @@ __all__ = [
     "GrpcioServicer",
     "HandshakeError",
     "HandshakeTimeout",
+    "Listening",
     "LocalProtocolError",
     "MobysessionError",
+    "OutputError",
+    "OutputLimitExceeded",
     "ProtocolError",
     "ProviderError",
     "Registrar",
@@ -171,6 +184,7 @@ __all__ = [
     "build",
     "open_control",
     "open_session",
+    "serve_listener",
     "sync",
 ]
 

@@ -26,6 +26,9 @@
     |   +-- SecretError                 a secret: unknown, unreadable, too large
     |   +-- CredentialError             registry credentials: the helper or the configuration failed
     |   +-- ContextError                a directory or a file of the build context
+    +-- OutputError                     what a build sends cannot be written on this side
+    |   +-- DiskFull                    the file system or the quota is full
+    |   +-- OutputLimitExceeded         it is larger than a limit allows
     +-- BuildFailed                     the engine could not build; see its attributes
     +-- EngineError                     a private engine for a demo or a test could not be started
 
@@ -48,12 +51,15 @@ __all__ = [
     "ConnectionLost",
     "ContextError",
     "CredentialError",
+    "DiskFull",
     "EndpointError",
     "EngineError",
     "HandshakeError",
     "HandshakeTimeout",
     "LocalProtocolError",
     "MobysessionError",
+    "OutputError",
+    "OutputLimitExceeded",
     "ProtocolError",
     "ProviderError",
     "RemoteProtocolError",
@@ -260,6 +266,38 @@ class CredentialError(ProviderError):
 
 class ContextError(ProviderError):
     """A context directory, or a file in it, cannot be used."""
+
+
+class OutputError(MobysessionError):
+    """What a build sends cannot be written on this side. The user must act.
+
+    Args:
+        path: what could not be written; None where it is no file.
+    """
+
+    def __init__(self, message: str, *, path: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
+class DiskFull(OutputError):
+    """The file system, or the user's quota on it, has no room for an output."""
+
+
+class OutputLimitExceeded(OutputError):
+    """An output is larger than a limit allows.
+
+    Args:
+        limit: the name of the limit, as it is set.
+        value: what it is set to.
+    """
+
+    def __init__(
+        self, message: str, *, limit: str, value: int, path: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, path=path, hint=hint)
+        self.limit = limit
+        self.value = value
 
 
 class BuildFailed(MobysessionError):

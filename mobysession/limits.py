@@ -59,6 +59,30 @@ SEND_QUEUE: Final = 2 * MIB
 #: the connection is ended. Go's x/net/http2 server ends it over 10,000 such frames, or 256 KiB where they have 13 to
 #: 26 bytes each. Four times that, because refusals, which have headers, count too.
 MAX_PENDING_CONTROL: Final = 1 * MIB
+#: Frames that carry no message on (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM, unknown ones; eight tiny DATA
+#: frames count as one) beyond those that honest work makes good for; over that the connection is ended. Go's x/net/http2
+#: server ends it over as many control frames in its queue; nghttp2 allows as many "glitches" at once.
+MAX_IDLE_FRAMES: Final = 10_000
+#: Such frames per second that are forgiven: nghttp2's rate for glitches.
+IDLE_FRAME_RATE: Final = 330.0
+#: Calls that a peer may take back before they are answered, or lose by breaking their rules, beyond those that came to
+#: their end; over that the connection is ended. nghttp2 allows as many resets at once; Go's x/net/http2 server four
+#: times its concurrent streams, which is as many here.
+MAX_EARLY_ENDS: Final = 1000
+#: Such calls per second that are forgiven: nghttp2's rate for resets.
+EARLY_END_RATE: Final = 33.0
+#: Frames of one header block; h2's own bound. Blocks may also have no more bytes than their header list.
+MAX_CONTINUATIONS: Final = 64
+#: Entries of one SETTINGS frame: nghttp2's bound (CVE-2020-11080). HTTP/2 and gRPC have eight.
+MAX_SETTINGS: Final = 32
+#: Bytes of HPACK's table for what we send: its default. A peer may allow more, and would make us search through it.
+HEADER_TABLE: Final = 4 * KIB
+#: Bytes of the header lists of all open calls of a connection, counted as HTTP/2 does (RFC 9113 section 10.5.1); a call
+#: over that is refused. Ours: sixteen of the largest, or 64 KiB for each call that may be open.
+MAX_HEADERS_HELD: Final = 16 * MIB
+#: Bytes of messages, of all calls of a connection, that have not arrived to their ends; a call over that is refused. As
+#: `MAX_UNREAD`: a window that stays shut would never let them end.
+MAX_INCOMPLETE: Final = 64 * MIB
 #: Bytes of a ``grpc-message`` that we send, percent-encoded. Ours: with the rest of the trailers it stays below the
 #: 16 KiB that grpc's C core refuses by default.
 MAX_STATUS_MESSAGE: Final = 8 * KIB
@@ -67,10 +91,43 @@ MAX_STATUS_MESSAGE: Final = 8 * KIB
 MAX_STATUS_DETAILS: Final = 32 * KIB
 #: Bytes that the reader takes from the socket at once.
 READ_SIZE: Final = 256 * KIB
+#: Connections that one `serve_listener` has open at once. Ours: each may hold `MAX_UNREAD` in the worst case; half of
+#: the 1,024 descriptors that a process may have by default.
+MAX_CONNECTIONS: Final = 512
+#: Connections that may wait in the kernel's queue of a unix listener; the kernel caps it at somaxconn. Ours.
+ACCEPT_BACKLOG: Final = 1024
+#: Seconds until the next attempt when no connection could be accepted, for want of descriptors or memory: as trio.
+ACCEPT_PAUSE: Final = 0.1
 #: Threads in which the plain functions of one grpcio servicer run at once. Ours: each long stream holds one.
 SERVICER_THREADS: Final = 64
 #: Seconds that such a function gets to return once its call is over; then its thread is left behind. Ours.
 SERVICER_PATIENCE: Final = 1.0
+
+# -- liveness ----------------------------------------------------------------------------------------------------------
+
+#: Seconds of silence after which a session asks its daemon with a PING. Ours: a daemon checks a session's health every
+#: 1 to 5 s, so that only one that says nothing any more is asked.
+SESSION_KEEPALIVE: Final = 30.0
+#: Seconds of silence after which a connection on which we call asks, while a call is open. grpc-go's server takes PINGs
+#: less than 300 s apart for abuse.
+CHANNEL_KEEPALIVE: Final = 310.0
+#: Seconds that the other side has to answer a PING, or to say anything else; grpc-go and gRPC's C core give as many.
+KEEPALIVE_TIMEOUT: Final = 20.0
+#: Seconds between two looks of the watchdog at its connection. Ours.
+WATCHDOG_INTERVAL: Final = 1.0
+#: Seconds that the event loop may stand still before it is told; one of twice that is always seen. Ours.
+LOOP_LAG: Final = 1.0
+#: Seconds for which a loop that stands still again is not told again. Ours.
+LOOP_LAG_QUIET: Final = 60.0
+#: Seconds that bytes may wait for a window, or for the socket, before it is told. Ours: twice what a daemon of today
+#: gives a health check.
+STALL: Final = 30.0
+#: Frames of the other side, and times of reads, that a connection remembers. Ours, for diagnosis.
+RECENT_FRAMES: Final = 64
+#: Writes that a connection remembers, for their frames; of large ones only the latest. Ours, for diagnosis.
+RECENT_WRITES: Final = 16
+#: Bytes up to which a write is small. Ours: what is remembered of an idle connection stays below 16 KiB.
+SMALL_WRITE: Final = 1 * KIB
 
 # -- services ----------------------------------------------------------------------------------------------------------
 
@@ -95,6 +152,22 @@ REDACTED_VALUES: Final = 256
 COMMAND_EXIT_TIMEOUT: Final = 3.0
 #: Bytes of a remote command's stderr that are kept for the error message.
 COMMAND_STDERR: Final = 4 * KIB
+
+# -- outputs -----------------------------------------------------------------------------------------------------------
+
+#: Entries of one received tree. Ours: ten times the largest node_modules seen; each costs some ten bytes until the end.
+MAX_RECEIVED_ENTRIES: Final = 4_000_000
+#: Bytes of the announcements of one received tree, names and attributes. Ours: 250 bytes for each of those entries.
+MAX_RECEIVED_LISTING: Final = 1000 * MIB
+#: Bytes of one received path below the root: Linux' PATH_MAX, over which no other program could open what was made.
+MAX_RECEIVED_PATH: Final = 4096
+#: Files that may arrive interleaved. Go's sender sends four at a time; each costs a descriptor.
+MAX_RECEIVED_OPEN: Final = 64
+#: Files that were asked for and have not arrived. Ours: as requests 200 KiB, a tenth of what a call may queue, so that
+#: asking never waits; with files of 2 KiB, 32 MiB on the way.
+MAX_ASKED_FILES: Final = 16_384
+#: Bytes of one message of an upload: what BuildKit's own provider sends (3 MiB, below gRPC's default of 4 MiB).
+UPLOAD_CHUNK: Final = 3 * MIB
 
 # -- what a build tells ------------------------------------------------------------------------------------------------
 

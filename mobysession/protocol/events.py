@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from mobysession.errors import StatusCode
+    from mobysession.errors import RpcError, StatusCode
 
 __all__ = [
     "CallEnded",
@@ -61,10 +61,14 @@ class CallEnded(NamedTuple):
 
 
 class CallReset(NamedTuple):
-    """A call is over without trailers: reset by the peer, or by us because the peer broke the call's rules."""
+    """A call is over without trailers: reset by the peer, or by us because the peer broke the call's rules.
+
+    ``error`` is what a server answered to a request that cannot be read; None where nothing was answered.
+    """
 
     stream_id: int
     error_code: int
+    error: RpcError | None = None
 
 
 class SettingsReceived(NamedTuple):

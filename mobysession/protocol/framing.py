@@ -16,12 +16,14 @@ from mobysession.limits import MAX_MESSAGE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PREFIX_SIZE", "Buffer", "MessageReader", "encode_chunks", "encode_messages"]
+__all__ = ["ENCODINGS", "PREFIX_SIZE", "Buffer", "MessageReader", "encode_chunks", "encode_messages"]
 
 Buffer = bytes | bytearray | memoryview
 
 _PREFIX = Struct(">BL")
 PREFIX_SIZE = _PREFIX.size
+#: What a ``grpc-encoding`` may say.
+ENCODINGS = ("identity", "gzip")
 #: Bytes of a message from which on it is cheaper to pass it on than to copy it together with its neighbours.
 _LARGE = 4096
 #: Messages of the largest size that the bytes of one receive may inflate to.

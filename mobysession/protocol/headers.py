@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from mobysession.errors import LocalProtocolError
 
-__all__ = ["Headers", "content_length", "encode_pseudo", "is_malformed", "refuse_request"]
+__all__ = ["ACCEPT_ENCODING", "Headers", "content_length", "encode_pseudo", "is_malformed", "refuse_request"]
 
 Headers = list[tuple[bytes, bytes]]
+
+#: What we can decompress, for the peer to know.
+ACCEPT_ENCODING = (b"grpc-accept-encoding", b"identity, gzip")
 
 _REQUEST = frozenset((b":method", b":scheme", b":path"))
 _PSEUDO = {

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from google.protobuf.message import DecodeError
 
+from mobysession import limits
 from mobysession.concurrency import open_nursery
 from mobysession.errors import MobysessionError, RpcError, StatusCode
 from mobysession.protocol import events
+from mobysession.protocol.client import ClientConnection
 from mobysession.protocol.status import status_from_reset
 from mobysession.rpc.connection import Call, Connection
+from mobysession.rpc.keepalive import CHANNEL_KEEPALIVE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
     from google.protobuf.message import Message
 
     from mobysession.protocol.framing import Buffer
+    from mobysession.rpc.keepalive import Keepalive
 
 __all__ = ["Channel", "ClientCall", "open_channel"]
 
 Response = TypeVar("Response", bound="Message")
+Waited = TypeVar("Waited")
 
 
 class ClientCall(Call):
-    """A call of ours. Its receiving methods raise `RpcError` once the peer has ended it with a status other than OK."""
+    """A call of ours. Its methods raise `RpcError` once the peer has ended it with a status other than OK.
 
-    def __init__(self, channel: Channel, stream_id: int, method: str) -> None:
+    Its deadline ends the call and what waits for it, not the block around it: what the caller does besides is the
+    caller's, and a scope could not outlive an iterator's ``yield``.
+    """
+
+    _connection: Channel
+
+    def __init__(self, channel: Channel, stream_id: int, method: str, timeout: float | None = None) -> None:
         super().__init__(channel, stream_id, method)
+        self._timeout = timeout
+        self._deadline = float("inf") if timeout is None else trio.current_time() + max(0.0, timeout)
         #: None until the peer has begun its response.
         self.initial_metadata: list[tuple[str, str | bytes]] | None = None
         #: Empty until the call has ended.
@@ -40,9 +54,25 @@ class ClientCall(Call):
         self._answered = False
 
     async def wait_initial_metadata(self) -> list[tuple[str, str | bytes]]:
-        """Return the response's initial metadata; empty for a call that ended without any."""
-        await self._started.wait()
+        """Return the response's initial metadata; empty for a call that ended without any.
+
+        Raises:
+            RpcError: DEADLINE_EXCEEDED.
+        """
+        await self._in_time(self._started.wait)
         return self.initial_metadata or []
+
+    async def receive_batch(self) -> list[bytes]:
+        """Return what has arrived; see `Call.receive_batch`."""
+        return await self._in_time(super().receive_batch)
+
+    async def receive(self) -> bytes | None:
+        """Return the next message; see `Call.receive`."""
+        return await self._in_time(super().receive)
+
+    async def send_batch(self, messages: Sequence[Buffer], *, compress: bool = True) -> None:
+        """Queue messages; see `Call.send_batch`."""
+        await self._in_time(functools.partial(super().send_batch, messages, compress=compress))
 
     async def end(self, message: Buffer | None = None) -> None:
         """Half-close the call, behind ``message`` where one is given."""
@@ -51,6 +81,18 @@ class ClientCall(Call):
         self._connection.core.end_request(self.stream_id)
         self._connection.wake_writer()
         await trio.lowlevel.checkpoint()
+
+    async def _in_time(self, wait: Callable[[], Awaitable[Waited]]) -> Waited:
+        # A call that is over is not late any more.
+        if self._timeout is None or self._answered or self._failure is not None:
+            return await wait()
+        with trio.move_on_at(self._deadline):
+            return await wait()
+        late = RpcError(StatusCode.DEADLINE_EXCEEDED, f"no answer within {self._timeout:g} s", method=self.method)
+        self.fail(late)
+        self._connection.core.reset(self.stream_id)
+        self._connection.wake_writer()
+        raise late
 
     def begin(self, metadata: list[tuple[str, str | bytes]]) -> None:
         """Take the response's initial metadata."""
@@ -79,35 +121,50 @@ class ClientCall(Call):
 class Channel(Connection):
     """Calls over one HTTP/2 connection. Made by `open_channel`."""
 
-    def __init__(self, stream: trio.abc.Stream, *, authority: str) -> None:
-        super().__init__(stream, client_side=True)
+    core: ClientConnection
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        authority: str,
+        max_message: int = limits.MAX_MESSAGE,
+        keepalive: Keepalive | None = None,
+    ) -> None:
+        super().__init__(stream, ClientConnection(max_message=max_message), keepalive)
         self._authority = authority
 
     @asynccontextmanager
     async def open_call(
-        self, method: str, *, metadata: Sequence[tuple[str, str | bytes]] = (), timeout: float | None = None
+        self,
+        method: str,
+        *,
+        metadata: Sequence[tuple[str, str | bytes]] = (),
+        timeout: float | None = None,
+        compress: bool = False,
     ) -> AsyncIterator[ClientCall]:
         """Open a call for the length of the block; leaving it before the peer has ended the call cancels the call.
 
         Args:
             method: "/package.Service/Method".
-            timeout: seconds; told to the peer and enforced here.
+            timeout: seconds; told to the peer and enforced here, whenever the call is waited for.
+            compress: send the messages gzip-compressed; `Call.send_batch` may except some. What the peer sends is
+                understood either way.
 
         Raises:
-            RpcError: UNAVAILABLE when no call can be opened, DEADLINE_EXCEEDED when ``timeout`` ran out.
+            RpcError: UNAVAILABLE when no call can be opened.
             LocalProtocolError: a method, an authority or metadata that a header field cannot carry.
         """
         if self.closed.is_set():
             raise _unavailable(self.failure, method)
-        stream_id = self.core.start_call(method, authority=self._authority, metadata=metadata, timeout=timeout)
+        stream_id = self.core.start_call(
+            method, authority=self._authority, metadata=metadata, timeout=timeout, compress=compress
+        )
         self.wake_writer()
-        call = ClientCall(self, stream_id, method)
+        call = ClientCall(self, stream_id, method, timeout)
         self.calls[stream_id] = call
         try:
-            with trio.move_on_after(float("inf") if timeout is None else timeout) as scope:
-                yield call
-            if scope.cancelled_caught:
-                raise RpcError(StatusCode.DEADLINE_EXCEEDED, f"no answer within {timeout:g} s", method=method)
+            yield call
         finally:
             self.calls.pop(stream_id, None)
             self.core.reset(stream_id)
@@ -121,13 +178,14 @@ class Channel(Connection):
         *,
         metadata: Sequence[tuple[str, str | bytes]] = (),
         timeout: float | None = None,
+        compress: bool = False,
     ) -> Response:
         """Send one message and return the one that answers it.
 
         Raises:
             RpcError: the peer's status, or one of our own for a lost connection, a passed deadline, a broken answer.
         """
-        async with self.open_call(method, metadata=metadata, timeout=timeout) as call:
+        async with self.open_call(method, metadata=metadata, timeout=timeout, compress=compress) as call:
             await call.end(request.SerializeToString())
             message = await call.receive()
             if message is None:
@@ -138,10 +196,17 @@ class Channel(Connection):
             return decode_response(method, message, response)
 
     async def unary_stream(
-        self, method: str, request: Message, response: type[Response], *, timeout: float | None = None
+        self,
+        method: str,
+        request: Message,
+        response: type[Response],
+        *,
+        metadata: Sequence[tuple[str, str | bytes]] = (),
+        timeout: float | None = None,
+        compress: bool = False,
     ) -> AsyncGenerator[Response, None]:
         """Send one message and yield each that answers; close the iterator (``aclosing``) to cancel the call."""
-        async with self.open_call(method, timeout=timeout) as call:
+        async with self.open_call(method, metadata=metadata, timeout=timeout, compress=compress) as call:
             await call.end(request.SerializeToString())
             while messages := await call.receive_batch():
                 for message in messages:
@@ -184,13 +249,22 @@ def _unavailable(failure: MobysessionError | None, method: str) -> RpcError:
 
 
 @asynccontextmanager
-async def open_channel(stream: trio.abc.Stream, *, authority: str = "localhost") -> AsyncIterator[Channel]:
+async def open_channel(
+    stream: trio.abc.Stream,
+    *,
+    authority: str = "localhost",
+    max_message: int = limits.MAX_MESSAGE,
+    keepalive: Keepalive | None = CHANNEL_KEEPALIVE,
+) -> AsyncIterator[Channel]:
     """Speak gRPC as a client on ``stream``, which the channel owns from now on, while the block runs.
 
+    An answer's message over ``max_message`` bytes ends its call with RESOURCE_EXHAUSTED. With ``keepalive`` a silent
+    connection is asked whether it lives, and ended with ConnectionLost where nothing answers; the default asks so
+    rarely that every server puts up with it.
     A connection that ends before shows in ``closed`` and ``failure``, and as RpcError UNAVAILABLE in every call.
     """
     async with open_nursery() as nursery:
-        channel = Channel(stream, authority=authority)
+        channel = Channel(stream, authority=authority, max_message=max_message, keepalive=keepalive)
         nursery.start_soon(channel.run)
         try:
             yield channel

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING
@@ -22,12 +23,17 @@ import trio
 from mobysession import limits
 from mobysession.errors import ConnectionLost, MobysessionError, RemoteProtocolError, RpcError, StatusCode
 from mobysession.protocol import events
-from mobysession.protocol.connection import GrpcConnection
+from mobysession.rpc.keepalive import keep_alive
+from mobysession.rpc.traffic import Traffic
+from mobysession.rpc.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from mobysession.protocol.connection import GrpcConnection
     from mobysession.protocol.framing import Buffer
+    from mobysession.rpc.inspection import Inspection
+    from mobysession.rpc.keepalive import Keepalive
 
 __all__ = ["Call", "Connection"]
 
@@ -46,6 +52,8 @@ class Call:
         #: Bytes of messages received and sent so far, for whoever counts.
         self.bytes_received = 0
         self.bytes_sent = 0
+        #: By `time.monotonic`.
+        self.started = time.monotonic()
         self._connection = connection
         self._inbox: deque[bytes] = deque()
         self._arrived = trio.lowlevel.ParkingLot()
@@ -60,6 +68,11 @@ class Call:
     def failure(self) -> MobysessionError | None:
         """Why the call is over before its time; None where it is not."""
         return self._failure
+
+    @property
+    def unread(self) -> int:
+        """Bytes of messages that arrived and that nobody has taken."""
+        return sum(map(len, self._inbox))
 
     async def receive_batch(self) -> list[bytes]:
         """Return every message that has arrived, waiting for at least one; empty when the peer sends no more.
@@ -160,11 +173,31 @@ class Call:
         self._drained.unpark_all()
 
 
+class _Ping:
+    """A PING of ours on its way."""
+
+    def __init__(self) -> None:
+        self.sent_at = trio.current_time()
+        self.over = trio.Event()
+        #: Seconds; None while it is not answered.
+        self.took: float | None = None
+
+    def answer(self) -> float:
+        """Take the answer; return the round trip."""
+        self.took = trio.current_time() - self.sent_at
+        self.over.set()
+        return self.took
+
+
 class Connection(ABC):
     """A `GrpcConnection` on a stream. `run` does the work; it ends with the stream or by `finish`, nothing else."""
 
-    def __init__(self, stream: trio.abc.Stream, *, client_side: bool) -> None:
-        self.core = GrpcConnection(client_side=client_side)
+    def __init__(self, stream: trio.abc.Stream, core: GrpcConnection, keepalive: Keepalive | None = None) -> None:
+        self.core = core
+        self.traffic = Traffic(core.heads)
+        self.watchdog = Watchdog(self)
+        #: Seconds that the latest PING of ours took; None where there was none.
+        self.round_trip: float | None = None
         #: Set when the peer's SETTINGS have arrived; then ``settings`` has their values by name.
         self.ready = trio.Event()
         self.settings: dict[str, int] = {}
@@ -174,6 +207,7 @@ class Connection(ABC):
         self.closed = trio.Event()
         self.calls: dict[int, Call] = {}
         self._stream = stream
+        self._keepalive = keepalive
         self._wake = trio.Event()
         self._ending = False
         #: Set when the last words matter, so that the other side gets time to read them and hang up.
@@ -181,7 +215,7 @@ class Connection(ABC):
         #: Set when what is queued gets no more time.
         self._impatient = False
         self._goaway: events.GoAwayReceived | None = None
-        self._pings: dict[bytes, trio.Event] = {}
+        self._pings: dict[bytes, _Ping] = {}
         self._ping_numbers = itertools.count()
         self._scope = trio.CancelScope(shield=True)
 
@@ -196,6 +230,9 @@ class Connection(ABC):
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write_until_closed, nursery.cancel_scope)
+                    nursery.start_soon(self.watchdog.run)
+                    if self._keepalive is not None:
+                        nursery.start_soon(keep_alive, self, self._keepalive)
                     await self._read_until_closed(nursery.cancel_scope)
                     nursery.cancel_scope.cancel()
         finally:
@@ -225,17 +262,32 @@ class Connection(ABC):
         if self.closed.is_set():
             raise RpcError(StatusCode.UNAVAILABLE, "the connection was closed before the ping")
         payload = next(self._ping_numbers).to_bytes(8, "big")
-        done = self._pings[payload] = trio.Event()
-        started = trio.current_time()
+        ping = self._pings[payload] = _Ping()
         self.core.ping(payload)
         self.wake_writer()
         try:
-            await done.wait()
+            await ping.over.wait()
         finally:
             self._pings.pop(payload, None)
-        if self.closed.is_set():
+        if ping.took is None:
             raise RpcError(StatusCode.UNAVAILABLE, "the connection ended during a ping")
-        return trio.current_time() - started
+        return ping.took
+
+    def asked_at(self) -> Iterator[float]:
+        """Yield when each PING of ours that is not answered was sent."""
+        return (ping.sent_at for ping in self._pings.values() if ping.took is None)
+
+    def inspect(self) -> Inspection:
+        """Return how the connection is: its calls, queues, windows, times and last frames."""
+        from mobysession.rpc.inspection import inspect_connection
+
+        return inspect_connection(self)
+
+    def give_up(self, failure: MobysessionError) -> None:
+        """End the connection at once because of ``failure``, without a goodbye that nobody would hear."""
+        if not self._ending and self.failure is None:
+            self.failure = failure
+            self._scope.cancel()
 
     # -- the two tasks -------------------------------------------------------------------------------------------------
 
@@ -249,6 +301,7 @@ class Connection(ABC):
             if not data:
                 self._lost(None)
                 return
+            self.traffic.received(len(data))
             try:
                 happened = self.core.receive_data(data)
             except RemoteProtocolError as error:
@@ -273,6 +326,7 @@ class Connection(ABC):
         while True:
             data = self.core.data_to_send()
             if data:
+                self.traffic.sending(data)
                 try:
                     await self._stream.send_all(data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -282,6 +336,7 @@ class Connection(ABC):
                     self._lost(error)
                     scope.cancel()
                     return
+                self.traffic.sent()
                 self._tell_drained()
                 continue
             if self._ending:
@@ -318,8 +373,8 @@ class Connection(ABC):
     def _over(self, failure: MobysessionError) -> None:
         for call in list(self.calls.values()):
             self.call_lost(call, failure)
-        for done in self._pings.values():
-            done.set()
+        for ping in self._pings.values():
+            ping.over.set()
 
     # -- events --------------------------------------------------------------------------------------------------------
 
@@ -333,8 +388,8 @@ class Connection(ABC):
                 self.settings = settings
                 self.ready.set()
             case events.PingAcknowledged(payload):
-                if (done := self._pings.get(payload)) is not None:
-                    done.set()
+                if (ping := self._pings.get(payload)) is not None:
+                    self.round_trip = ping.answer()
             case events.GoAwayReceived():
                 self._goaway = event
                 _log.debug("the other side says goodbye: %r", event)

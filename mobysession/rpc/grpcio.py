@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
@@ -17,14 +16,18 @@ import trio
 
 from mobysession import limits
 from mobysession.errors import RpcError, StatusCode, UsageError
-from mobysession.rpc.grpcio_context import AioServicerContext
+from mobysession.rpc.grpcio_aio import serve_async
+from mobysession.rpc.grpcio_context import invocation_metadata
+from mobysession.rpc.grpcio_interceptors import HandlerCallDetails, Pipeline
 from mobysession.rpc.grpcio_threads import Worker
-from mobysession.rpc.registrar import Cardinality, receive_one
+from mobysession.rpc.registrar import Cardinality, Codec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from mobysession.rpc.registrar import Registrar
+    from google.protobuf.message import Message
+
+    from mobysession.rpc.registrar import CodecChoice, Registrar
     from mobysession.rpc.server import ServerCall
 
 __all__ = ["GrpcioServicer"]
@@ -38,18 +41,39 @@ class GrpcioServicer:
     Args:
         servicer: an object with the service's methods, plain functions and ``async def`` in any mixture.
         add_servicer: the generated ``add_XServicer_to_server``, of any generation.
+        interceptors: of ``grpc.ServerInterceptor``, which run in threads, or of ``grpc.aio.ServerInterceptor``, which
+            run on trio; the first is asked first. They see the calls of this servicer, not those of others.
+        codecs: other ways to read and write the messages of some methods, by "/package.Service/Method"; a function
+            instead of a `Codec` chooses one for each call, by the request's metadata.
     """
 
-    def __init__(self, servicer: object, add_servicer: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        servicer: object,
+        add_servicer: Callable[..., None],
+        *,
+        interceptors: Sequence[Any] = (),
+        codecs: Mapping[str, CodecChoice] | None = None,
+    ) -> None:
         self._servicer = servicer
         self._add_servicer = add_servicer
+        self._interceptors = tuple(interceptors)
+        self._codecs = dict(codecs or {})
 
     def register(self, registrar: Registrar) -> None:
         """Add the servicer's methods to ``registrar``; its plain functions share `limits.SERVICER_THREADS` threads.
 
         Raises:
-            UsageError: ``add_servicer`` added nothing that can be advertised.
+            UsageError: ``add_servicer`` added nothing that can be advertised, a codec is for none of its methods,
+                something is no interceptor, or there are both kinds of them.
         """
+        methods = self._collect()
+        hosted = _Hosted(methods, self._codecs, self._interceptors)
+        for name, method in methods.items():
+            cardinality = Cardinality[_shape(method).upper()]
+            registrar.stream(name, functools.partial(hosted.serve, name), cardinality, _request_type(method))
+
+    def _collect(self) -> dict[str, _Method]:
         collector = _Collector(self._servicer)
         self._add_servicer(self._servicer, collector)
         if not collector.methods:
@@ -57,18 +81,50 @@ class GrpcioServicer:
                 f"{type(self._servicer).__name__} brings no gRPC methods that a session could advertise",
                 hint="Pass the add_...Servicer_to_server function that was generated for it.",
             )
-        limiter = trio.CapacityLimiter(limits.SERVICER_THREADS)
-        for name, method in collector.methods.items():
-            behavior = getattr(method, _ATTRIBUTES[method.request_streaming, method.response_streaming])
-            serve = _serve_async if _is_async(behavior) else functools.partial(_serve_plain, limiter=limiter)
-            registrar.stream(
-                name,
-                functools.partial(serve, method=method, behavior=behavior),
-                Cardinality[_ATTRIBUTES[method.request_streaming, method.response_streaming].upper()],
-            )
+        for name in self._codecs:
+            if name not in collector.methods:
+                raise UsageError(
+                    f"there is a codec for {name}, which {type(self._servicer).__name__} does not serve",
+                    hint=f"It serves {', '.join(collector.methods)}.",
+                )
+        return collector.methods
 
 
-_ATTRIBUTES = {
+class _Hosted:
+    """The methods of a servicer on one registrar, and what stands before them."""
+
+    def __init__(
+        self,
+        methods: dict[str, _Method],
+        codecs: dict[str, CodecChoice],
+        interceptors: Sequence[Any],
+    ) -> None:
+        self._methods = methods
+        self._codecs = codecs
+        self._limiter = trio.CapacityLimiter(limits.SERVICER_THREADS)
+        self._pipeline = Pipeline(interceptors, self._lookup, self._limiter)
+
+    async def serve(self, name: str, call: ServerCall) -> None:
+        """Serve one call, by the handler that the interceptors leave it."""
+        details = HandlerCallDetails(name, invocation_metadata(call))
+        method = await self._pipeline.find(details)
+        if method is None:
+            raise RpcError(StatusCode.UNIMPLEMENTED, f"unknown method {name}", method=name)
+        behavior = getattr(method, _shape(method))
+        if _is_async(behavior):
+            await serve_async(call, method, behavior)
+        else:
+            await Worker(call, method, behavior, self._limiter).serve()
+
+    def _lookup(self, details: HandlerCallDetails) -> _Method | None:
+        method = self._methods.get(details.method)
+        choice = self._codecs.get(details.method)
+        if method is None or choice is None:
+            return method
+        return _with_codec(method, choice if isinstance(choice, Codec) else choice(details.invocation_metadata))
+
+
+_SHAPES = {
     (False, False): "unary_unary",
     (False, True): "unary_stream",
     (True, False): "stream_unary",
@@ -76,12 +132,21 @@ _ATTRIBUTES = {
 }
 
 
-class _Question:
-    """A ``grpc.HandlerCallDetails``, to ask a generic handler for one method."""
+def _shape(method: _Method) -> str:
+    return _SHAPES[bool(method.request_streaming), bool(method.response_streaming)]
 
-    def __init__(self, method: str) -> None:
-        self.method = method
-        self.invocation_metadata: tuple[tuple[str, str | bytes], ...] = ()
+
+def _with_codec(method: _Method, codec: Codec) -> _Method:
+    shape = _shape(method)
+    remake = getattr(grpc, f"{shape}_rpc_method_handler")
+    remade: _Method = remake(getattr(method, shape), codec.decode, codec.encode)
+    return remade
+
+
+def _request_type(method: _Method) -> type[Message] | None:
+    """Return the message class whose ``FromString`` decodes the requests, as generated code has it."""
+    owner = getattr(method.request_deserializer, "__self__", None)
+    return owner if isinstance(owner, type) and hasattr(owner, "DESCRIPTOR") else None
 
 
 class _Collector:
@@ -104,7 +169,7 @@ class _Collector:
                 )
             for name in dir(self._servicer):
                 path = f"/{handler.service_name()}/{name}"
-                method = handler.service(_Question(path))
+                method = handler.service(HandlerCallDetails(path))  # type: ignore[arg-type]  # grpcio's own is a named tuple too
                 if method is not None:
                     self.methods[path] = method
 
@@ -117,61 +182,3 @@ class _Collector:
 def _is_async(behavior: Any) -> bool:
     candidates = (behavior, getattr(behavior, "func", None), getattr(behavior, "__call__", None))  # noqa: B004 - looked at
     return any(inspect.iscoroutinefunction(item) or inspect.isasyncgenfunction(item) for item in candidates)
-
-
-async def _serve_plain(
-    call: ServerCall, *, method: _Method, behavior: Callable[..., Any], limiter: trio.CapacityLimiter
-) -> None:
-    await Worker(call, method, behavior, limiter).serve()
-
-
-async def _serve_async(call: ServerCall, *, method: _Method, behavior: Callable[..., Any]) -> None:
-    failure: Exception | None = None
-    finished = False
-    with trio.CancelScope() as scope:
-        context = AioServicerContext(call, method, scope.cancel)
-        try:
-            await _run_async(call, context, method, behavior)
-            finished = True
-        except Exception as error:
-            failure, finished = error, True
-        finally:
-            context.finish(cancelled=not finished)
-    if context.cancel_requested:
-        raise RpcError(StatusCode.CANCELLED, "the servicer cancelled the call", method=call.method)
-    context.conclude(failure)
-
-
-async def _run_async(
-    call: ServerCall, context: AioServicerContext, method: _Method, behavior: Callable[..., Any]
-) -> None:
-    if method.request_streaming:
-        request: Any = _AsyncRequests(call, context)
-    else:
-        request = context.decode(await receive_one(call, bytes))
-    result = behavior(request, context)
-    if hasattr(result, "__aiter__"):
-        async with aclosing(result) as answers:
-            async for answer in answers:
-                await context.write(answer)
-        return
-    answer = await result
-    if not method.response_streaming and not context.failed:
-        await context.write(answer)
-
-
-class _AsyncRequests:
-    """The iterator over the requests of a call; no generator, because a servicer may drop it half used."""
-
-    def __init__(self, call: ServerCall, context: AioServicerContext) -> None:
-        self._call = call
-        self._context = context
-
-    def __aiter__(self) -> _AsyncRequests:
-        return self
-
-    async def __anext__(self) -> Any:
-        message = await self._call.receive()
-        if message is None:
-            raise StopAsyncIteration
-        return self._context.decode(message)

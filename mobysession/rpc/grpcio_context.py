@@ -1,13 +1,12 @@
-"""What a grpcio servicer sees of its call: the contexts of grpc's two server APIs, over one of our calls.
+"""What a grpcio servicer sees of its call, as far as grpc's two server APIs agree.
 
-`ServicerContext` is handed to plain functions, which run in threads; `AioServicerContext` to ``async def``, which runs
-on trio. Both collect the status that the servicer asks for, and `CallContext.conclude` makes it the end of the call.
+`mobysession.rpc.grpcio_plain` has the context of plain functions, `mobysession.rpc.grpcio_aio` that of ``async def``.
+Both collect the status that the servicer asks for, and `CallContext.conclude` makes it the end of the call.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -19,10 +18,9 @@ from mobysession.protocol.metadata import encode_metadata
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from mobysession.rpc.grpcio_threads import Worker
     from mobysession.rpc.server import ServerCall
 
-__all__ = ["AioServicerContext", "AnswerAborted", "CallContext", "CallOver", "ServicerContext"]
+__all__ = ["AnswerAborted", "CallContext", "CallOver", "invocation_metadata", "run_callback"]
 
 _log = logging.getLogger("mobysession.rpc")
 
@@ -48,6 +46,11 @@ class MetadataEntry(NamedTuple):
     value: str | bytes
 
 
+def invocation_metadata(call: ServerCall) -> tuple[MetadataEntry, ...]:
+    """Return the request's metadata as grpcio names it."""
+    return tuple(MetadataEntry(key, value) for key, value in call.metadata)
+
+
 class CallContext:
     """What both kinds of context share: the request's side of the story, and the status asked for so far."""
 
@@ -55,10 +58,12 @@ class CallContext:
         self._call = call
         self._method = method
         self._code: grpc.StatusCode | None = None
-        self._text = ""
+        self._text: str | None = None
         self._details = b""
-        self._trailing: list[tuple[str, str | bytes]] = []
+        self._trailing: list[tuple[str, str | bytes]] | None = None
         self._compress_next = True
+        #: True once the response has begun.
+        self._begun = False
         #: True once the servicer itself has cancelled the call.
         self.cancel_requested = False
         remaining = call.time_remaining()
@@ -69,7 +74,7 @@ class CallContext:
 
     def invocation_metadata(self) -> Any:
         """Return the request's metadata as named ``(key, value)`` pairs."""
-        return tuple(MetadataEntry(key, value) for key, value in self._call.metadata)
+        return invocation_metadata(self._call)
 
     def time_remaining(self) -> Any:
         """Return the seconds to the deadline; None without one."""
@@ -107,7 +112,7 @@ class CallContext:
 
     def details(self) -> Any:
         """Return the text that was asked for."""
-        return self._text
+        return self._text or ""
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
         """Replace the metadata that is sent with the status.
@@ -125,7 +130,7 @@ class CallContext:
     def trailing_metadata(self) -> Any:
         """Return the metadata that will be sent with the status."""
         details: list[tuple[str, str | bytes]] = [(_STATUS_DETAILS, self._details)] if self._details else []
-        return (*self._trailing, *details)
+        return (*(self._trailing or ()), *details)
 
     def set_compression(self, compression: Any) -> None:
         """Compress the answers with gzip, where the peer takes that and nothing was sent yet.
@@ -150,11 +155,11 @@ class CallContext:
         Raises:
             Exception: the status, as `mobysession.rpc.server` understands it.
         """
-        self._call.trailing_metadata[:] = self._trailing
+        self._call.trailing_metadata[:] = self._trailing or ()
         code = StatusCode(self._code.value[0]) if self._code is not None else StatusCode.OK
         if failure is None or isinstance(failure, AnswerAborted):
             if code is not StatusCode.OK or self._text:
-                raise RpcError(code, self._text, details=self._details, method=self._call.method)
+                raise RpcError(code, self._text or "", details=self._details, method=self._call.method)
             return
         if isinstance(failure, MobysessionError):
             raise failure
@@ -183,137 +188,26 @@ class CallContext:
     async def send(self, message: bytes) -> None:
         """Send one encoded answer."""
         compress, self._compress_next = self._compress_next, True
+        self._begun = True
         await self._call.send_batch((message,), compress=compress)
+
+    async def begin(self, metadata: Any) -> None:
+        """Begin the response with ``metadata``; ValueError where it has begun."""
+        if self._begun:
+            raise ValueError("the initial metadata of this call was sent already")
+        self._begun = True
+        await self._call.send_initial_metadata(_pairs(metadata))
 
     def _abort(self, code: Any, details: str | bytes, trailing_metadata: Any = None) -> NoReturn:
         code = _grpc_code(code)
-        # Aborting with OK is a mistake of the servicer, and as in grpcio not a success.
-        self._code, self._text = (grpc.StatusCode.UNKNOWN, "") if code is grpc.StatusCode.OK else (code, "")
-        if code is not grpc.StatusCode.OK:
-            self.set_details(details)
+        if code is grpc.StatusCode.OK:
+            # A mistake of the servicer, and as in grpcio not a success.
+            code, details = grpc.StatusCode.UNKNOWN, ""
+        self._code = code
+        self.set_details(details)
         if trailing_metadata:
             self.set_trailing_metadata(trailing_metadata)
-        raise AnswerAborted(f"the servicer aborted the call with {self._code.name}")
-
-
-class ServicerContext(CallContext, grpc.ServicerContext):
-    """``grpc.ServicerContext`` for plain functions; any thread may use it."""
-
-    def __init__(self, call: ServerCall, method: grpc.RpcMethodHandler[Any, Any], worker: Worker) -> None:
-        super().__init__(call, method)
-        self._worker = worker
-        self._lock = threading.Lock()
-        self._callbacks: list[Callable[[], None]] | None = []
-
-    def abort(self, code: Any, details: str = "") -> NoReturn:
-        """End the call with ``code`` and ``details``, by raising."""
-        self._abort(code, details)
-
-    def abort_with_status(self, status: Any) -> NoReturn:
-        """End the call with a ``grpc.Status``, by raising."""
-        self._abort(status.code, status.details, status.trailing_metadata)
-
-    def send_initial_metadata(self, initial_metadata: Any) -> None:
-        """Begin the response."""
-        self._worker.run(self._call.send_initial_metadata, _pairs(initial_metadata))
-
-    def set_compression(self, compression: Any) -> None:
-        """See `CallContext.set_compression`."""
-        self._worker.run_sync(super().set_compression, compression)
-
-    def is_active(self) -> bool:
-        """Tell whether the peer still waits."""
-        return self._worker.alive
-
-    def cancel(self) -> bool:
-        """End the call with CANCELLED."""
-        self.cancel_requested = True
-        return self._worker.cancel()
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Call ``callback``, in a thread, when the call is over; False when it is over already."""
-        with self._lock:
-            if self._callbacks is None:
-                return False
-            self._callbacks.append(callback)
-            return True
-
-    def take_callbacks(self) -> list[Callable[[], None]]:
-        """Return the callbacks; no more are accepted from now on."""
-        with self._lock:
-            callbacks, self._callbacks = self._callbacks, None
-        return callbacks or []
-
-
-class AioServicerContext(CallContext, grpc.aio.ServicerContext[Any, Any]):
-    """``grpc.aio.ServicerContext`` for ``async def``, on trio."""
-
-    def __init__(self, call: ServerCall, method: grpc.RpcMethodHandler[Any, Any], cancel: Callable[[], None]) -> None:
-        super().__init__(call, method)
-        self._cancel = cancel
-        self._done_callbacks: list[Callable[[Any], None]] = []
-        self._done = False
-        self._cancelled = False
-
-    async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
-        """End the call with ``code`` and ``details``, by raising."""
-        self._abort(code, details, trailing_metadata)
-
-    async def abort_with_status(self, status: Any) -> NoReturn:
-        """End the call with a ``grpc.Status``, by raising."""
-        self._abort(status.code, status.details, status.trailing_metadata)
-
-    async def send_initial_metadata(self, initial_metadata: Any) -> None:
-        """Begin the response."""
-        await self._call.send_initial_metadata(_pairs(initial_metadata))
-
-    async def read(self) -> Any:
-        """Return the next request; ``grpc.aio.EOF`` behind the last one."""
-        message = await self._call.receive()
-        return grpc.aio.EOF if message is None else self.decode(message)
-
-    async def write(self, message: Any) -> None:
-        """Send one answer; waits while the peer reads too slowly."""
-        await self.send(self.encode(message))
-
-    def add_done_callback(self, callback: Any) -> None:
-        """Call ``callback`` with this context when the call is over; at once when it is over already."""
-        if self._done:
-            callback(self)
-        else:
-            self._done_callbacks.append(callback)
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Call ``callback`` when the call is over; False when it is over already."""
-        if self._done:
-            return False
-        self._done_callbacks.append(lambda _context: callback())
-        return True
-
-    def is_active(self) -> bool:
-        """Tell whether the peer still waits."""
-        return not self._done
-
-    def done(self) -> bool:
-        """Tell whether the call is over."""
-        return self._done
-
-    def cancelled(self) -> bool:
-        """Tell whether the call ended before its function did."""
-        return self._cancelled
-
-    def cancel(self) -> bool:
-        """End the call with CANCELLED, at the function's next wait."""
-        self.cancel_requested = True
-        self._cancel()
-        return not self._done
-
-    def finish(self, *, cancelled: bool) -> None:
-        """Take the news that the call is over and tell who asked for it."""
-        self._done, self._cancelled = True, cancelled
-        callbacks, self._done_callbacks = self._done_callbacks, []
-        for callback in callbacks:
-            run_callback(self._call.method, callback, self)
+        raise AnswerAborted(f"the servicer aborted the call with {code.name}")
 
 
 def run_callback(method: str, callback: Callable[..., None], *args: object) -> None:

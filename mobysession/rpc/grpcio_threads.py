@@ -18,7 +18,8 @@ import trio
 from mobysession import limits
 from mobysession.concurrency import open_nursery
 from mobysession.errors import RpcError, StatusCode
-from mobysession.rpc.grpcio_context import CallOver, ServicerContext, run_callback
+from mobysession.rpc.grpcio_context import CallOver, run_callback
+from mobysession.rpc.grpcio_plain import ServicerContext
 from mobysession.rpc.registrar import receive_one
 
 if TYPE_CHECKING:
@@ -195,6 +196,9 @@ class Worker:
     def _send_each(self, answers: Iterable[Any]) -> None:
         try:
             for answer in answers:
+                if answer is None:
+                    # As in grpcio: the end of the answers.
+                    break
                 self.run(self._context.send, self._context.encode(answer))
         finally:
             close = getattr(answers, "close", None)

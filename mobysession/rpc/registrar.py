@@ -7,20 +7,20 @@ drift apart (the thought is moby/buildkit's, session/session.go).
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from google.protobuf.message import DecodeError
 
 from mobysession.errors import RpcError, StatusCode, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from google.protobuf.message import Message
 
     from mobysession.rpc.server import ServerCall
 
-__all__ = ["Attachable", "Cardinality", "Method", "Registrar"]
+__all__ = ["Attachable", "Cardinality", "Codec", "CodecChoice", "Method", "Registrar"]
 
 Request = TypeVar("Request", bound="Message")
 
@@ -34,12 +34,25 @@ class Cardinality(enum.Enum):
     STREAM_STREAM = "stream-stream"
 
 
+class Codec(NamedTuple):
+    """How the messages of a method are read and written; None hands their bytes through as they are."""
+
+    decode: Callable[[bytes], Any] | None = None
+    encode: Callable[[Any], bytes] | None = None
+
+
+#: A codec, or what chooses one for each call by the request's metadata.
+CodecChoice: TypeAlias = "Codec | Callable[[Sequence[tuple[str, str | bytes]]], Codec]"
+
+
 class Method(NamedTuple):
     """One hosted method; ``handler`` reads and writes raw messages of the call it is given."""
 
     name: str
     cardinality: Cardinality
     handler: Callable[[ServerCall], Awaitable[None]]
+    #: What a request is, where that is known: by its descriptor the service can describe itself (reflection).
+    request: type[Message] | None = None
 
 
 @runtime_checkable
@@ -55,15 +68,20 @@ class Registrar:
 
     def __init__(self) -> None:
         self._methods: dict[str, Method] = {}
+        self._lowered: dict[str, Method] = {}
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The names to advertise, in the order of registration."""
         return tuple(self._methods)
 
+    def __iter__(self) -> Iterator[Method]:
+        """Yield the methods in the order of registration."""
+        return iter(self._methods.values())
+
     def find(self, name: str) -> Method | None:
         """Return the method called ``name``, in any case: the daemon lower-cases what was advertised."""
-        return self._methods.get(name) or self._lowered().get(name.lower())
+        return self._methods.get(name) or self._lowered.get(name.lower())
 
     def add(self, method: Method) -> None:
         """Host ``method``.
@@ -78,15 +96,24 @@ class Registrar:
                 f"{method.name} is served already on this session", hint="Allow each service once per session."
             )
         self._methods[method.name] = method
+        self._lowered[method.name.lower()] = method
 
     def stream(
         self,
         name: str,
         handler: Callable[[ServerCall], Awaitable[None]],
         cardinality: Cardinality = Cardinality.STREAM_STREAM,
+        request: type[Message] | None = None,
     ) -> None:
-        """Host a method whose handler reads and writes raw messages."""
-        self.add(Method(name, cardinality, handler))
+        """Host a method whose handler reads and writes raw messages.
+
+        The handler is its own codec: one method may carry messages of several types, chosen call by call, as
+        FileSend/DiffCopy does.
+
+        Args:
+            request: the type of the requests, where there is one; only for whoever asks what the method is.
+        """
+        self.add(Method(name, cardinality, handler, request))
 
     def unary_unary(
         self, name: str, handler: Callable[[Request, ServerCall], Awaitable[Message]], request: type[Request]
@@ -97,7 +124,7 @@ class Registrar:
             response = await handler(await receive_one(call, request.FromString), call)
             await call.send(response.SerializeToString())
 
-        self.add(Method(name, Cardinality.UNARY_UNARY, serve))
+        self.add(Method(name, Cardinality.UNARY_UNARY, serve, request))
 
     def unary_stream(
         self, name: str, handler: Callable[[Request, ServerCall], Awaitable[None]], request: type[Request]
@@ -107,10 +134,7 @@ class Registrar:
         async def serve(call: ServerCall) -> None:
             await handler(await receive_one(call, request.FromString), call)
 
-        self.add(Method(name, Cardinality.UNARY_STREAM, serve))
-
-    def _lowered(self) -> dict[str, Method]:
-        return {name.lower(): method for name, method in self._methods.items()}
+        self.add(Method(name, Cardinality.UNARY_STREAM, serve, request))
 
 
 async def receive_one(call: ServerCall, decode: Callable[[bytes], Any]) -> Any:

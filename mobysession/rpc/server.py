@@ -8,21 +8,23 @@ text, because a stranger's exception may quote a secret.
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from mobysession import limits
 from mobysession.concurrency import open_nursery, single_cause
 from mobysession.errors import LocalProtocolError, MobysessionError, RpcError, StatusCode
 from mobysession.protocol import events
 from mobysession.protocol.metadata import encoded_values, values
+from mobysession.protocol.server import ServerConnection
 from mobysession.rpc.connection import Call, Connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from mobysession.rpc.keepalive import Keepalive
     from mobysession.rpc.registrar import Method, Registrar
 
 __all__ = ["Server", "ServerCall", "open_server"]
@@ -32,6 +34,8 @@ _log = logging.getLogger("mobysession.rpc")
 
 class ServerCall(Call):
     """A call as its handler sees it."""
+
+    _connection: Server
 
     def __init__(self, server: Server, received: events.CallReceived, number: int) -> None:
         super().__init__(server, received.stream_id, received.method)
@@ -44,7 +48,6 @@ class ServerCall(Call):
         self.scope = trio.CancelScope()
         #: True when the daemon cancelled the call, as opposed to its deadline, a lost connection or our own end.
         self.cancelled_by_peer = False
-        self.started = time.monotonic()
         if received.timeout is not None:
             self.scope.deadline = trio.current_time() + received.timeout
 
@@ -88,6 +91,8 @@ class _Outcome(NamedTuple):
 class Server(Connection):
     """The methods of a registrar, served on one stream. Made by `open_server`."""
 
+    core: ServerConnection
+
     def __init__(
         self,
         stream: trio.abc.Stream,
@@ -95,14 +100,28 @@ class Server(Connection):
         *,
         on_call_started: Callable[[ServerCall], None] | None = None,
         on_call_ended: Callable[[ServerCall, StatusCode, str, BaseException | None], None] | None = None,
+        max_message: int = limits.MAX_MESSAGE,
+        keepalive: Keepalive | None = None,
     ) -> None:
-        super().__init__(stream, client_side=False)
+        super().__init__(stream, ServerConnection(max_message=max_message), keepalive)
         self._registrar = registrar
         #: Where handlers run; None while none may be started.
         self.nursery: trio.Nursery | None = None
         self._on_call_started = on_call_started
         self._on_call_ended = on_call_ended
         self._count = 0
+        self._draining = False
+
+    def drain(self) -> None:
+        """Take no new calls, and end once those that run have ended; `finish` still ends it at once."""
+        self.nursery = None
+        self._draining = True
+        self._end_if_drained()
+
+    def _end_if_drained(self) -> None:
+        if self._draining and not self.calls:
+            self._ending = self._lingering = True
+            self.wake_writer()
 
     def handle_call_event(self, event: events.Event) -> None:
         """Start, feed and stop calls."""
@@ -112,12 +131,12 @@ class Server(Connection):
             case events.RequestEnded(stream_id):
                 if (call := self.calls.get(stream_id)) is not None:
                     call.end_of_messages()
-            case events.CallReset(stream_id):
+            case events.CallReset(stream_id, _, error):
                 call = self.calls.get(stream_id)
                 if call is not None:
                     if isinstance(call, ServerCall):
-                        call.cancelled_by_peer = True
-                    self.call_lost(call, RpcError(StatusCode.CANCELLED, "the other side cancelled the call"))
+                        call.cancelled_by_peer = error is None
+                    self.call_lost(call, error or RpcError(StatusCode.CANCELLED, "the other side cancelled the call"))
             case _:
                 pass
 
@@ -156,9 +175,10 @@ class Server(Connection):
             if call.scope.cancelled_caught:
                 # Why it was stopped; only the deadline stops a call without a failure.
                 stop = call.failure
-                code = StatusCode.DEADLINE_EXCEEDED if stop is None else StatusCode.CANCELLED
-                message = "the deadline of the call has passed" if stop is None else stop.message
-                outcome = _Outcome(code, message, error=outcome.error)
+                if stop is None:
+                    stop = RpcError(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
+                code = stop.code if isinstance(stop, RpcError) else StatusCode.CANCELLED
+                outcome = _Outcome(code, stop.message, error=outcome.error)
             answered = True
         finally:
             self.calls.pop(call.stream_id, None)
@@ -176,6 +196,7 @@ class Server(Connection):
             code, message, error = StatusCode.INTERNAL, bad.message, bad
             self.core.send_trailers(call.stream_id, code, message)
         self.wake_writer()
+        self._end_if_drained()
         _log.debug(
             "call %d ended with %s %s, %d bytes in, %d bytes out",
             call.number,
@@ -223,14 +244,25 @@ async def open_server(
     *,
     on_call_started: Callable[[ServerCall], None] | None = None,
     on_call_ended: Callable[[ServerCall, StatusCode, str, BaseException | None], None] | None = None,
+    max_message: int = limits.MAX_MESSAGE,
+    keepalive: Keepalive | None = None,
 ) -> AsyncIterator[Server]:
     """Serve the methods of ``registrar`` on ``stream``, which the server owns from now on, while the block runs.
 
+    A request's message over ``max_message`` bytes ends its call with RESOURCE_EXHAUSTED. With ``keepalive`` a silent
+    connection is asked whether it lives, and ended with ConnectionLost where nothing answers.
     The callbacks are called in the loop and must not wait. At the end of the block running handlers are cancelled,
     their callers are told, and the stream is closed. A connection that ends before shows in ``closed`` and ``failure``.
     """
     async with open_nursery() as pump:
-        server = Server(stream, registrar, on_call_started=on_call_started, on_call_ended=on_call_ended)
+        server = Server(
+            stream,
+            registrar,
+            on_call_started=on_call_started,
+            on_call_ended=on_call_ended,
+            max_message=max_message,
+            keepalive=keepalive,
+        )
         pump.start_soon(server.run)
         try:
             async with open_nursery() as handlers:

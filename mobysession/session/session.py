@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -31,6 +31,7 @@ from mobysession.errors import (
 )
 from mobysession.identity import new_id
 from mobysession.protocol.session_headers import SessionHeaders
+from mobysession.rpc.keepalive import SESSION_KEEPALIVE
 from mobysession.rpc.registrar import Registrar
 from mobysession.rpc.server import open_server
 from mobysession.services.health import Health
@@ -38,10 +39,12 @@ from mobysession.session.attach import Attachment, hijack_dialer
 from mobysession.transport.endpoint import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from mobysession.events import CallEnded, SessionEvent
-    from mobysession.rpc.registrar import Attachable
+    from mobysession.rpc.inspection import Inspection
+    from mobysession.rpc.keepalive import Keepalive
+    from mobysession.rpc.registrar import Attachable, CodecChoice
     from mobysession.rpc.server import Server, ServerCall
     from mobysession.session.attach import Dialer
 
@@ -59,6 +62,8 @@ class Session:
         name: a label; engines up to BuildKit 0.15 show it.
         shared_key: under which the daemon finds its earlier copy of local directories; see
             `mobysession.identity.shared_key`.
+        keepalive: when a daemon that says nothing is asked whether it lives; None never asks. The default asks after
+            `limits.SESSION_KEEPALIVE` seconds without any byte, not even of a health check.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class Session:
         session_id: str | None = None,
         name: str = "",
         shared_key: str = "",
+        keepalive: Keepalive | None = SESSION_KEEPALIVE,
     ) -> None:
         target = Endpoint.from_env() if target is None else target
         self.id = session_id if session_id is not None else new_id()
@@ -78,6 +84,7 @@ class Session:
         #: Calls that ended with a local failure, latest last; what the daemon says of a build often only quotes one.
         self.failures: list[CallEnded] = []
         self._dialer: Dialer = hijack_dialer(target) if isinstance(target, Endpoint) else target
+        self._keepalive = keepalive
         self._registrar = Registrar()
         self._listeners: list[Callable[[SessionEvent], None]] = []
         self._server: Server | None = None
@@ -109,19 +116,28 @@ class Session:
         for service in services:
             service.register(self._registrar)
 
-    def serve(self, servicer: object, add_servicer: Callable[..., None]) -> None:
-        """Host a servicer written against grpcio's generated code.
+    def serve(
+        self,
+        servicer: object,
+        add_servicer: Callable[..., None],
+        *,
+        interceptors: Sequence[Any] = (),
+        codecs: Mapping[str, CodecChoice] | None = None,
+    ) -> None:
+        """Host a servicer written against grpcio's generated code; see `mobysession.GrpcioServicer`.
 
         Args:
             servicer: an object with the service's methods, plain functions (run in threads) or ``async def`` (on trio).
             add_servicer: the generated ``add_XServicer_to_server``.
+            interceptors: of ``grpc.ServerInterceptor`` or of ``grpc.aio.ServerInterceptor``; the first is asked first.
+            codecs: other ways to read and write the messages of some methods, by "/package.Service/Method".
 
         Raises:
             UsageError, SessionError: as `allow`.
         """
         from mobysession.rpc.grpcio import GrpcioServicer
 
-        self.allow(GrpcioServicer(servicer, add_servicer))
+        self.allow(GrpcioServicer(servicer, add_servicer, interceptors=interceptors, codecs=codecs))
 
     def listen(self, listener: Callable[[SessionEvent], None]) -> None:
         """Call ``listener`` with every event from now on; it runs in the loop and must not wait."""
@@ -132,6 +148,16 @@ class Session:
         if self._server is None:
             raise SessionError("the session is not attached")
         return await self._server.ping()
+
+    def inspect(self) -> Inspection:
+        """Return how the connection is: calls, queues, windows, round trip, last frames, loop lag.
+
+        Raises:
+            SessionError: the session is not attached.
+        """
+        if self._server is None:
+            raise SessionError("the session is not attached")
+        return self._server.inspect()
 
     @asynccontextmanager
     async def attach(self, *, ready_timeout: float = limits.READY_TIMEOUT) -> AsyncIterator[Session]:
@@ -165,6 +191,7 @@ class Session:
                 self._registrar,
                 on_call_started=self._call_started,
                 on_call_ended=self._call_ended,
+                keepalive=self._keepalive,
             ) as server:
                 self._server = server
                 await self._wait_ready(server, ready_timeout)
@@ -220,10 +247,11 @@ class Session:
         raise self._lost(server) from server.failure
 
     def _lost(self, server: Server) -> SessionLost:
-        reason = server.failure.message if server.failure else "the connection was closed"
+        failure = server.failure
         return SessionLost(
-            f"session {self.id} was lost: {reason}",
-            hint="The daemon was stopped or restarted, or gave the session up; its log says more.",
+            f"session {self.id} was lost: {failure.message if failure else 'the connection was closed'}",
+            hint=(failure and failure.hint)
+            or "The daemon was stopped or restarted, or gave the session up; its log says more.",
         )
 
     # -- events --------------------------------------------------------------------------------------------------------
@@ -269,9 +297,10 @@ async def open_session(
     session_id: str | None = None,
     name: str = "",
     shared_key: str = "",
+    keepalive: Keepalive | None = SESSION_KEEPALIVE,
 ) -> AsyncIterator[Session]:
     """Open a session with ``services`` for the length of the block; see `Session` and `Session.attach`."""
-    session = Session(target, session_id=session_id, name=name, shared_key=shared_key)
+    session = Session(target, session_id=session_id, name=name, shared_key=shared_key, keepalive=keepalive)
     session.allow(*services)
     async with session.attach():
         yield session

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import h2.config
 import h2.connection
 import h2.events
 import h2.settings
 
-from mobysession.protocol.connection import GrpcConnection
+from mobysession.protocol.client import ClientConnection
+from mobysession.protocol.server import ServerConnection
 
 if TYPE_CHECKING:
     from mobysession.protocol.events import Event
+
+Core = TypeVar("Core", ServerConnection, ClientConnection)
 
 REQUEST = [
     (b":method", b"POST"),
@@ -28,8 +31,8 @@ class Pair:
     """A client and a server of ours, connected."""
 
     def __init__(self) -> None:
-        self.client = GrpcConnection(client_side=True)
-        self.server = GrpcConnection(client_side=False)
+        self.client = ClientConnection()
+        self.server = ServerConnection()
         #: Everything that each side was told, until somebody clears it.
         self.to_client: list[Event] = []
         self.to_server: list[Event] = []
@@ -55,11 +58,12 @@ class Pair:
         return stream_id
 
 
-class Bare:
+class Bare(Generic[Core]):
     """A core of ours, and an h2 object without any gRPC as its peer."""
 
-    def __init__(self, *, client_side: bool, settings: dict[h2.settings.SettingCodes, int] | None = None) -> None:
-        self.core = GrpcConnection(client_side=client_side)
+    def __init__(self, core: Core, *, settings: dict[h2.settings.SettingCodes, int] | None = None) -> None:
+        self.core: Core = core
+        client_side = core.client_side
         self.peer = h2.connection.H2Connection(
             h2.config.H2Configuration(
                 client_side=not client_side,

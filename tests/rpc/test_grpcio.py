@@ -505,8 +505,8 @@ async def test_rest_of_the_context(echo: Any, open_pair: Any, style: str, caplog
     assert (caught.value.code, caught.value.message) == (StatusCode.UNKNOWN, "")
     assert said == [
         ("unix:", None, None, {}),
-        (None, "", None, ()),
-        (grpc.StatusCode.UNKNOWN, "bytes"),
+        (None, None, None, None) if style == "plain" else (None, "", None, ()),
+        (grpc.StatusCode.UNKNOWN, b"bytes" if style == "plain" else "bytes"),
         (("a", "text"), ("b-bin", b"text")),
     ]
     assert "a callback at the end of " in caplog.text
