@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SECONDS ?= 60
 STAMP := $(VENV)/.installed
 SOURCES := mobysession proto tests integration
 # Debian ships Python without what `python -m venv` needs; as root it is installed where it turns out to be missing.
@@ -10,7 +11,7 @@ VENV_PACKAGE = if [ "$$(id -u)" = 0 ]; then echo "installing python3-venv" >&2 &
 	apt-get install -y -qq python3-venv >/dev/null; else echo "this Python cannot make a venv: install python3-venv" >&2; \
 	exit 1; fi
 
-.PHONY: help venv demo test unit integration check format proto check-proto bench clean
+.PHONY: help venv demo test unit integration fuzz check format proto check-proto bench bench-files clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1:  \2/p' Makefile
@@ -30,6 +31,9 @@ test: unit integration ## everything, real engines included where they can run
 
 unit: venv ## the tests that need no engine
 	$(BIN)/python -m pytest tests
+
+fuzz: venv ## damage what peers say at random, for SECONDS=60; what is found is printed and kept
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 integration: venv ## the tests on real engines
 	$(BIN)/python -m integration.prepare
@@ -54,6 +58,11 @@ check-proto: venv ## compare mobysession/_pb with what proto/ generates
 bench: venv ## compare with docker buildx on the same engine
 	$(BIN)/python -m integration.prepare
 	$(BIN)/python -m integration.bench
+
+bench-files: venv ## how trees are sent: against docker buildx, against the floor, and the sender alone
+	$(BIN)/python -m integration.prepare
+	$(BIN)/python -m integration.bench_files --sender
+	$(BIN)/python -m integration.bench_files
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

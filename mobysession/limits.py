@@ -35,6 +35,8 @@ MAX_HEADER_LIST: Final = 1_048_896
 MAX_RESPONSE_HEADER_LIST: Final = 16 * MIB
 #: Streams that a peer may have open at once: what Go's x/net/http2 server announces.
 MAX_CONCURRENT_STREAMS: Final = 250
+#: Bytes of a GOAWAY's debug data that we send. Ours: two or three lines of a log.
+MAX_DEBUG_DATA: Final = 256
 #: Largest frame we accept: what Go's x/net/http2 server announces.
 MAX_FRAME: Final = 1 * MIB
 #: Bytes per stream that a peer may send before the handler has taken any: 4 x 1 MiB, so that 100 ms of round trip still
@@ -42,6 +44,10 @@ MAX_FRAME: Final = 1 * MIB
 STREAM_WINDOW: Final = 4 * MIB
 #: The same for a whole connection.
 CONNECTION_WINDOW: Final = 16 * MIB
+#: Parts in which a window is given back to the peer: each is a frame, and what is not yet a part is missing on a long
+#: way. With halves, a peer that stops a few bytes short of the window gets only one of the two a round trip. grpc-go
+#: has 4.
+WINDOW_PARTS: Final = 8
 #: Bytes of messages that no handler has taken, of all calls of a connection, above which the connection's window stays
 #: shut. Ours: sixteen calls that nobody reads, each with a full window, and the others still go on.
 MAX_UNREAD: Final = 64 * MIB
@@ -51,17 +57,23 @@ SLICE: Final = 64 * KIB
 WRITE_SIZE: Final = 128 * KIB
 #: Bytes of the connection's send window that bulk streams leave to small answers.
 WINDOW_RESERVE: Final = 16 * KIB
+#: Turns of the loop that bulk leaves to the handler of a request that has just arrived. Ours: a health check needs two
+#: or three.
+ANSWER_TURNS: Final = 4
 #: Answers up to this many bytes are small and overtake bulk data.
 SMALL_ANSWER: Final = 4 * KIB
 #: Bytes that one call may have queued for sending before its handler has to wait.
 SEND_QUEUE: Final = 2 * MIB
+#: Bytes that all calls of a connection may have queued before those with more than a small answer have to wait. Ours:
+#: thirty-two whose peer never opens a window; without it 250 such calls would hold 500 MiB.
+MAX_QUEUED: Final = 64 * MIB
 #: Bytes of control frames (answers to PING and SETTINGS, resets) that may wait for a peer that does not read; over that
 #: the connection is ended. Go's x/net/http2 server ends it over 10,000 such frames, or 256 KiB where they have 13 to
 #: 26 bytes each. Four times that, because refusals, which have headers, count too.
 MAX_PENDING_CONTROL: Final = 1 * MIB
 #: Frames that carry no message on (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM, unknown ones; eight tiny DATA
-#: frames count as one) beyond those that honest work makes good for; over that the connection is ended. Go's x/net/http2
-#: server ends it over as many control frames in its queue; nghttp2 allows as many "glitches" at once.
+#: frames count as one) beyond those that honest work makes good for; over that the connection is ended. Go's
+#: x/net/http2 server ends it over as many control frames in its queue; nghttp2 allows as many "glitches" at once.
 MAX_IDLE_FRAMES: Final = 10_000
 #: Such frames per second that are forgiven: nghttp2's rate for glitches.
 IDLE_FRAME_RATE: Final = 330.0
@@ -71,7 +83,8 @@ IDLE_FRAME_RATE: Final = 330.0
 MAX_EARLY_ENDS: Final = 1000
 #: Such calls per second that are forgiven: nghttp2's rate for resets.
 EARLY_END_RATE: Final = 33.0
-#: Frames of one header block; h2's own bound. Blocks may also have no more bytes than their header list.
+#: Frames of one header block that may be as small as they like, h2's own bound; those over it need 1 KiB each on
+#: average. Blocks may also have no more than twice the bytes of their header list.
 MAX_CONTINUATIONS: Final = 64
 #: Entries of one SETTINGS frame: nghttp2's bound (CVE-2020-11080). HTTP/2 and gRPC have eight.
 MAX_SETTINGS: Final = 32
@@ -100,6 +113,10 @@ ACCEPT_BACKLOG: Final = 1024
 ACCEPT_PAUSE: Final = 0.1
 #: Threads in which the plain functions of one grpcio servicer run at once. Ours: each long stream holds one.
 SERVICER_THREADS: Final = 64
+#: Bytes of answers by which such a thread may be ahead of what the connection has taken. Ours: four slices.
+SERVICER_AHEAD: Final = 256 * KIB
+#: The same in answers. Ours: enough that a thread and the loop do not wait for each other at every one.
+SERVICER_AHEAD_MESSAGES: Final = 64
 #: Seconds that such a function gets to return once its call is over; then its thread is left behind. Ours.
 SERVICER_PATIENCE: Final = 1.0
 
@@ -133,6 +150,8 @@ SMALL_WRITE: Final = 1 * KIB
 
 #: Bytes of one secret (moby/buildkit session/secrets/secretsprovider: 500 KB = 500 x 1024).
 MAX_SECRET: Final = 500 * KIB
+#: Bytes of an ignore file that are read. Ours: as patterns they would arrive in headers, which have 1 MiB together.
+MAX_IGNORE_FILE: Final = 1 * MIB
 #: Bytes of file content in one DiffCopy DATA packet. Go sends 32 KiB; engines of all generations accept 1 MiB.
 DATA_CHUNK: Final = 1 * MIB
 #: Seconds that a credential helper may take; the engine itself gives up after 60 s.
@@ -141,11 +160,28 @@ CREDENTIAL_HELPER_TIMEOUT: Final = 30.0
 CREDENTIAL_HELPER_OUTPUT: Final = 64 * KIB
 #: Characters of a failed helper's own words that an error message repeats. Ours: two or three lines of a terminal.
 CREDENTIAL_HELPER_WORDS: Final = 300
+#: Bytes of one SSH agent message: what golang.org/x/crypto/ssh/agent takes.
+MAX_AGENT_MESSAGE: Final = 16 * MIB
+#: Bytes of one private key file (moby/buildkit session/sshforward/sshprovider).
+MAX_KEY_FILE: Final = 100 * KIB
+#: Seconds within which an SSH agent must accept a connection (the same source).
+AGENT_CONNECT_TIMEOUT: Final = 2.0
+#: Seconds within which an SSH agent must list its keys. Ours: an agent on a token may need a moment; one that needs
+#: longer would hold up the build later.
+AGENT_LIST_TIMEOUT: Final = 10.0
+#: Bytes of one message of a forwarded agent connection (moby/buildkit session/sshforward/copy.go).
+AGENT_CHUNK: Final = 32 * KIB
 #: Seconds for which credentials that were looked up are used again: 4 min 50 s (docker/buildx, configprovider.go), just
 #: below the 5 minutes that the shortest-lived registry tokens last.
 CREDENTIAL_CACHE: Final = 290.0
 #: Hosts whose credentials are remembered at once. Ours: far more than a build asks for, a bound on what a peer names.
 CREDENTIAL_CACHE_HOSTS: Final = 256
+#: Seconds that one request for a registry's token may take. Ours: the engine gives up after 60 s, and there are three.
+TOKEN_TIMEOUT: Final = 15.0
+#: Bytes of an answer with a token, or with a challenge. Ours: the largest tokens have some ten KiB.
+TOKEN_ANSWER: Final = 1 * MIB
+#: Requests of one token, redirects on the same host included. Ours.
+TOKEN_REDIRECTS: Final = 5
 #: Secret values that are hidden at once. Ours: far more than a build has, and a bound on sessions that rotate tokens.
 REDACTED_VALUES: Final = 256
 #: Seconds that a remote command (ssh) gets to end after its stream was closed, before it is killed.

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["Abuse", "Account"]
 
 _DATA = 0
-#: An idle frame's share that a DATA frame costs. Bytes may come as their sender had them, so a message of some ten
-#: thousand bytes may come byte by byte; but not one of millions.
-_DATA_COST = 1 / 8
 #: Bytes of DATA, in either direction, that make good for one idle frame: for a peer that acknowledges each KiB.
 _BYTES_PER_FRAME = 1024
+#: A DATA frame with fewer bytes is tiny, and costs so much of an idle frame. A sender may cut as it likes, so some ten
+#: thousand bytes may come one by one; millions may not.
+_TINY = 128
+_TINY_COST = 1 / 8
 #: Idle frames that a message makes good for, in either direction: two WINDOW_UPDATEs, a PING, and one for luck.
 _MESSAGE = 4
 #: Idle frames that a whole call makes good for.
@@ -87,10 +88,15 @@ class Abuse:
             h2.exceptions.DenialOfServiceError: it is one too many; h2 says so to the peer.
         """
         account = self._frames
-        account.spent += 1 if kind != _DATA else _DATA_COST
-        if kind == _DATA and size >= _BYTES_PER_FRAME * _DATA_COST:
-            account.earn(size / _BYTES_PER_FRAME)
-        elif account.is_over():
+        if kind != _DATA:
+            account.spent += 1
+        elif size < _TINY:
+            account.spent += _TINY_COST
+        else:
+            if account.spent:
+                account.earn(size / _BYTES_PER_FRAME)
+            return
+        if account.spent > limits.MAX_IDLE_FRAMES and account.is_over():
             raise h2.exceptions.DenialOfServiceError("too many frames that carry nothing")
 
     def messages(self, number: int) -> None:
@@ -102,7 +108,8 @@ class Abuse:
 
         What a window of single bytes lets through is no progress.
         """
-        self._frames.earn(size / _BYTES_PER_FRAME + (_MESSAGE if drained else 0))
+        if self._frames.spent:
+            self._frames.earn(size / _BYTES_PER_FRAME + (_MESSAGE if drained else 0))
 
     def call_ended(self) -> None:
         """Count a call that came to its end in good order."""

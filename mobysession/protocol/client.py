@@ -14,7 +14,8 @@ from mobysession.errors import RpcError, StatusCode
 from mobysession.protocol import events
 from mobysession.protocol.connection import CallState, GrpcConnection
 from mobysession.protocol.framing import MessageReader
-from mobysession.protocol.headers import ACCEPT_ENCODING, content_length, encode_pseudo, is_malformed
+from mobysession.protocol.headers import ACCEPT_ENCODING, content_length, encode_pseudo, is_grpc, is_malformed
+from mobysession.protocol.hpack import TOO_LARGE
 from mobysession.protocol.metadata import decode_metadata, encode_metadata
 from mobysession.protocol.status import parse_status, status_from_http
 from mobysession.protocol.timeouts import format_timeout
@@ -37,14 +38,7 @@ class ClientConnection(GrpcConnection):
 
     def __init__(self, *, max_message: int = limits.MAX_MESSAGE) -> None:
         super().__init__(max_message=max_message)
-        #: The peer takes no new calls.
-        self._refused = False
         self._handlers[h2.events.ResponseReceived] = self._on_response
-
-    @property
-    def exhausted(self) -> bool:
-        """True once the peer takes no more calls and all that it took have ended."""
-        return self._refused and not self._calls
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -80,7 +74,7 @@ class ClientConnection(GrpcConnection):
         if compress:
             fields.append((b"grpc-encoding", b"gzip"))
         fields.extend(encode_metadata(metadata))
-        if self._refused or self._terminated:
+        if self._leaving or self._terminated:
             raise RpcError(StatusCode.UNAVAILABLE, "the other side is ending the connection", method=method)
         self._gather()
         try:
@@ -116,14 +110,13 @@ class ClientConnection(GrpcConnection):
         if call is None:
             return
         headers = event.headers
-        if is_malformed(headers, "response"):
-            self._fail(event.stream_id, RpcError(StatusCode.INTERNAL, "the answer begins with malformed headers"))
+        if self._is_unreadable(event.stream_id, headers, "response"):
             return
         fields = dict(headers)
         call.awaited = content_length(fields)
         http_status = int(fields[b":status"]) if fields[b":status"].isdigit() else 0
         content_type = fields.get(b"content-type", b"")
-        if http_status != 200 or not content_type.startswith(b"application/grpc"):
+        if http_status != 200 or not is_grpc(fields):
             code = status_from_http(http_status)
             call.status = code, f"the answer is not gRPC: HTTP status {http_status}, content type {content_type!r}"
         encoding = fields.get(b"grpc-encoding", b"identity").decode("ascii", "replace")
@@ -137,9 +130,7 @@ class ClientConnection(GrpcConnection):
         call = self._calls.get(event.stream_id)
         if call is None:
             return
-        if is_malformed(event.headers, "trailers"):
-            self._fail(event.stream_id, RpcError(StatusCode.INTERNAL, "the call ends with malformed trailers"))
-        else:
+        if not self._is_unreadable(event.stream_id, event.headers, "trailers"):
             self._end_call(event.stream_id, call, event.headers)
 
     def _on_stream_ended(self, event: h2.events.StreamEnded) -> None:
@@ -150,7 +141,6 @@ class ClientConnection(GrpcConnection):
             self._end_call(event.stream_id, call, [])
 
     def _on_goaway(self, last_stream_id: int) -> None:
-        self._refused = True
         for stream_id in [stream_id for stream_id in self._calls if stream_id > last_stream_id]:
             self._forget(stream_id)
             self._events.append(events.CallReset(stream_id, int(h2.errors.ErrorCodes.REFUSED_STREAM)))
@@ -170,13 +160,28 @@ class ClientConnection(GrpcConnection):
         self._forget(stream_id)
         self._events.append(events.CallEnded(stream_id, *status, _metadata(headers)))
 
-    def _fail(self, stream_id: int, error: RpcError) -> None:
-        self._reset_now(stream_id, h2.errors.ErrorCodes.CANCEL)
+    def _is_unreadable(self, stream_id: int, headers: Headers, kind: str) -> bool:
+        """Give up a call over ``headers`` that cannot be taken; return whether that happened."""
+        if headers and headers[-1] is TOO_LARGE:
+            text = f"the {kind} has more than {limits.MAX_RESPONSE_HEADER_LIST} bytes of headers"
+            self._fail(stream_id, RpcError(StatusCode.RESOURCE_EXHAUSTED, text))
+        elif is_malformed(headers, kind):
+            self._give_up(stream_id, f"the {kind} has malformed headers")
+        else:
+            return False
+        return True
+
+    def _give_up(self, stream_id: int, text: str) -> None:
+        """End a call whose answer is malformed (RFC 9113 section 8.1.1)."""
+        self._fail(stream_id, RpcError(StatusCode.INTERNAL, text), h2.errors.ErrorCodes.PROTOCOL_ERROR)
+
+    def _fail(self, stream_id: int, error: RpcError, error_code: int = h2.errors.ErrorCodes.CANCEL) -> None:
+        self._reset_now(stream_id, error_code)
         self._forget(stream_id)
         self._events.append(events.CallEnded(stream_id, error.code, error.message, b"", []))
 
     def _break_off(self, stream_id: int) -> None:
-        self._fail(stream_id, RpcError(StatusCode.INTERNAL, _WRONG_LENGTH))
+        self._give_up(stream_id, _WRONG_LENGTH)
 
 
 def _metadata(headers: Headers) -> list[tuple[str, str | bytes]]:

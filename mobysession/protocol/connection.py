@@ -24,7 +24,7 @@ import h2.exceptions
 import h2.settings
 
 from mobysession import limits
-from mobysession.errors import LocalProtocolError, RemoteProtocolError, RpcError
+from mobysession.errors import LocalProtocolError, RemoteProtocolError, RpcError, StatusCode
 from mobysession.protocol import events
 from mobysession.protocol.framing import PREFIX_SIZE, MessageReader, encode_chunks
 from mobysession.protocol.http2 import open_http2
@@ -35,18 +35,31 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Sequence
 
-    from mobysession.errors import StatusCode
     from mobysession.protocol.frame_heads import Noted
     from mobysession.protocol.framing import Buffer
     from mobysession.protocol.outbox import StreamQueue
 
 __all__ = ["CallState", "GrpcConnection"]
 
+#: Bytes that a slice may have more than `limits.SLICE` if it is the last one of what is queued.
+_CRUMB = 1 * limits.KIB
+
 
 class CallState(CallWindow):
     """One stream: how far the two directions are, and what is owed to the peer's window."""
 
-    __slots__ = ("accepts_gzip", "awaited", "compress", "headers_sent", "local_ended", "reader", "status")
+    __slots__ = (
+        "accepts_gzip",
+        "awaited",
+        "buffered",
+        "compress",
+        "header_size",
+        "headers_sent",
+        "local_ended",
+        "reader",
+        "refused",
+        "status",
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,9 +69,14 @@ class CallState(CallWindow):
         #: Server: the peer takes gzip, and was told that it gets it.
         self.accepts_gzip = False
         self.compress = False
+        #: Bytes of a message that has not arrived to its end, and of the headers that the call began with.
+        self.buffered = 0
+        self.header_size = 0
         #: Bytes of DATA still to come, where the headers announced their number.
         self.awaited: int | None = None
-        #: Client: the status of a response that is HTTP, not gRPC.
+        #: Server: nobody was told of it, because it is HTTP, not gRPC.
+        self.refused = False
+        #: The status of what is HTTP, not gRPC, and whose DATA means nothing to us.
         self.status: tuple[StatusCode, str] | None = None
 
 
@@ -76,11 +94,15 @@ class GrpcConnection(ABC):
         self._h2 = open_http2(client_side=self.client_side)
         self._calls: dict[int, CallState] = {}
         self._outbox = Outbox()
+        #: Bytes of messages, of all calls, that have not arrived to their ends.
+        self._incomplete = 0
         self._windows = ReceiveWindows(self._h2)
         #: Nothing more may be sent, or nothing more can be understood.
         self._terminated = False
-        #: Bytes for the peer that h2 must not forget, as it does when a GOAWAY arrives.
-        self._early: list[bytes] = []
+        #: The peer has said goodbye, without an error.
+        self._leaving = False
+        #: Bytes for the peer, taken from h2 so that those of its doing can be told from ours.
+        self._early: list[Buffer] = []
         #: Bytes of those, and of what h2 holds, that the peer made us say since it last took something.
         self._pending_control = 0
         self._events: list[events.Event] = []
@@ -109,16 +131,13 @@ class GrpcConnection(ABC):
             return []
         self._gather()
         if self._pending_control > limits.MAX_PENDING_CONTROL:
-            words = f"{self._pending_control} bytes of answers are waiting, and the other side does not read them"
-            self.close(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, words.encode())
-            raise RemoteProtocolError(words, error_code=int(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM))
+            raise self._calm_down(
+                f"{self._pending_control} bytes of answers are waiting, and the other side does not read them"
+            )
         try:
-            happened = self._h2.receive_data(bytes(data))
+            happened = self._h2.receive(bytes(data))
         except h2.exceptions.ProtocolError as error:
             self._terminate()
-            if not self._h2.ended:
-                # h2 says goodbye itself, but not over a wrong preface.
-                self._h2.close_connection(error.error_code)
             raise RemoteProtocolError(
                 f"the other side broke HTTP/2: {str(error) or type(error).__name__}", error_code=int(error.error_code)
             ) from error
@@ -126,56 +145,63 @@ class GrpcConnection(ABC):
             handler = self._handlers.get(type(event))
             if handler is not None:
                 handler(event)
+        if (complaint := self._h2.abuse.complaint()) is not None:
+            raise self._calm_down(complaint)
         result, self._events = self._events, []
         return result
 
-    def data_to_send(self) -> bytes:
+    def _calm_down(self, words: str) -> RemoteProtocolError:
+        """End the connection of a peer that breaks no rule, but costs too much; return the error to raise."""
+        self.close(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, words.encode())
+        return RemoteProtocolError(words, error_code=int(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM))
+
+    def data_to_send(self, *, bulk: bool = True) -> bytes:
         """Return the next bytes for the peer: control frames, then small answers, then slices of bulk streams in turn.
 
+        Without ``bulk`` those slices wait until the next time.
         Empty when there is nothing to send, or nothing may be sent until the peer opens its window.
         """
         budget = limits.WRITE_SIZE
         # A connection that is going away has its GOAWAY and nothing else to say.
         while budget > 0 and not self._terminated:
-            turn = self._outbox.next()
+            turn = self._outbox.next(bulk=bulk)
             if turn is None:
                 break
             budget -= self._send_some(*turn)
-        self._gather()
-        early, self._early = self._early, []
+        pieces, self._early = [*self._early, *self._h2.take()], []
         self._pending_control = 0
-        return b"".join(early)
+        return b"".join(pieces)
 
     def _gather(self, *, control: bool = True) -> None:
         """Take from h2 what it has for the peer; ``control`` counts it as the peer's doing."""
-        if data := self._h2.data_to_send():
-            self._early.append(data)
+        if pieces := self._h2.take():
+            self._early += pieces
             if control:
-                self._pending_control += len(data)
+                self._pending_control += sum(map(len, pieces))
 
     def _send_some(self, queue: StreamQueue, bulk: bool) -> int:
         """Send at most a slice of one stream, and its end behind its last byte; return the bytes sent."""
         connection = self._h2
-        stream_id = queue.stream_id
-        reserve = limits.WINDOW_RESERVE if bulk else 0
         sent = 0
-        while queue.size and sent < limits.SLICE:
-            window = min(
-                connection.local_flow_control_window(stream_id),
-                connection.outbound_flow_control_window - reserve,
-                connection.max_outbound_frame_size,
-                limits.SLICE - sent,
-            )
-            if window <= 0:
+        if queue.size:
+            stream = connection.streams[queue.stream_id]
+            window = connection.sendable(stream, limits.WINDOW_RESERVE if bulk else 0)
+            # Nobody else waits for the turn of a stream that is alone.
+            slice_size = limits.SLICE if self._outbox.stands else limits.WRITE_SIZE
+            # A message of 64 KiB has a prefix, whose five bytes must not become a frame of their own.
+            allowed = queue.size if queue.size <= slice_size + _CRUMB else slice_size
+            sent = max(0, min(window, allowed))
+            if sent:
+                connection.send_slice(stream, queue.take_pieces(sent), sent)
+            connection.abuse.sent(sent, drained=not queue.size)
+            if sent < allowed:
                 # Out of line until a WINDOW_UPDATE or SETTINGS brings it back.
                 return sent
-            piece = queue.take(window)
-            connection.send_data(stream_id, piece)
-            sent += len(piece)
         if queue.size:
             self._outbox.line_up(queue)
         elif queue.ending is not None:
             self._end_stream(queue)
+            connection.abuse.call_ended()
         return sent
 
     def _end_stream(self, queue: StreamQueue) -> None:
@@ -183,16 +209,37 @@ class GrpcConnection(ABC):
         self._outbox.drop(stream_id)
         self._calls[stream_id].local_ended = True
         if queue.ending:
-            self._h2.send_headers(stream_id, queue.ending, end_stream=True)
+            self._h2.send_fields(stream_id, queue.ending, end_stream=True)
         else:
             self._h2.end_stream(stream_id)
 
     # -- how it is -----------------------------------------------------------------------------------------------------
 
+    @property
+    def wants_to_send(self) -> bool:
+        """True when `data_to_send` probably has something; never False when it has."""
+        return bool(self._early or self._outbox.stands or self._h2.has_pieces)
+
+    @property
+    def bulk_waits(self) -> bool:
+        """True while `data_to_send` has slices of bulk streams to return."""
+        return self._outbox.bulk_waits
+
     def queued(self, stream_id: int) -> int:
         """Return the bytes of a call that wait to be sent; 0 for a call that is over."""
         queue = self._outbox.streams.get(stream_id)
         return queue.size if queue is not None else 0
+
+    def has_room(self, stream_id: int) -> bool:
+        """Tell whether a call may queue more, or has to wait until the peer has taken some.
+
+        A call of which no more than a small answer waits always may, whatever the others have queued.
+        """
+        size = self.queued(stream_id)
+        if size <= limits.SMALL_ANSWER:
+            return True
+        queues = self._outbox.streams.values()
+        return size <= limits.SEND_QUEUE and sum([queue.size for queue in queues]) <= limits.MAX_QUEUED
 
     @property
     def has_queued(self) -> bool:
@@ -208,7 +255,17 @@ class GrpcConnection(ABC):
 
     @property
     def exhausted(self) -> bool:
-        """True once no new call can come and all that came have ended."""
+        """True once the peer wants no new calls and all that there were have ended."""
+        return self._leaving and not self._calls
+
+    @property
+    def draining(self) -> bool:
+        """True once we have asked for an end of the connection that waits for the calls."""
+        return False
+
+    @property
+    def drained(self) -> bool:
+        """True once the peer knows of that end, and all calls that there were have ended."""
         return False
 
     @property
@@ -258,7 +315,7 @@ class GrpcConnection(ABC):
         calls with `ServerConnection.compress_answers`.
         """
         call = self._calls.get(stream_id)
-        if call is None or self._terminated:
+        if call is None or call.refused or self._terminated:
             return
         queue = self._outbox.queue(stream_id)
         if queue.ending is not None or call.local_ended:
@@ -292,7 +349,7 @@ class GrpcConnection(ABC):
         """Queue a GOAWAY. Nothing is sent after it; calls that are open are cut off."""
         if not self._terminated:
             self._terminate()
-            self._h2.close_connection(error_code, debug_data or None)
+            self._h2.end(error_code, debug_data)
 
     def _terminate(self) -> None:
         self._terminated = self._windows.closed = True
@@ -303,7 +360,9 @@ class GrpcConnection(ABC):
 
     def _forget(self, stream_id: int) -> None:
         call = self._calls.pop(stream_id)
+        self._h2.forget(stream_id)
         self._outbox.drop(stream_id)
+        self._incomplete -= call.buffered
         self._windows.forget(call)
 
     # -- what the two roles do differently -----------------------------------------------------------------------------
@@ -355,16 +414,30 @@ class GrpcConnection(ABC):
             except RpcError as error:
                 self._fail(stream_id, error)
                 return
+            if call.reader.buffered != call.buffered and not self._keep_rest(stream_id, call):
+                return
             if messages:
+                self._h2.abuse.messages(len(messages))
                 windows.hold(call, _weight(messages))
                 self._events.append(events.MessagesReceived(stream_id, messages))
-        # Else the body of an answer that is not gRPC, which says nothing we could decode.
         windows.give_back(stream_id, call)
 
+    def _keep_rest(self, stream_id: int, call: CallState) -> bool:
+        """Count what a call has of its next message; end the call, and return False, where all together is too much."""
+        self._incomplete += call.reader.buffered - call.buffered
+        call.buffered = call.reader.buffered
+        if self._incomplete <= limits.MAX_INCOMPLETE:
+            return True
+        words = f"{self._incomplete} bytes of messages without their ends are too much for one connection"
+        self._fail(stream_id, RpcError(StatusCode.RESOURCE_EXHAUSTED, words))
+        return False
+
     def _on_stream_reset(self, event: h2.events.StreamReset) -> None:
-        if event.stream_id in self._calls:
+        call = self._calls.get(event.stream_id)
+        if call is not None:
             self._forget(event.stream_id)
-            self._events.append(events.CallReset(event.stream_id, int(event.error_code or 0)))
+            if not call.refused:
+                self._events.append(events.CallReset(event.stream_id, int(event.error_code or 0)))
 
     def _on_settings(self, _event: h2.events.RemoteSettingsChanged) -> None:
         settings = self._h2.remote_settings
@@ -399,6 +472,7 @@ class GrpcConnection(ABC):
         if error_code:
             self._terminate()
         else:
+            self._leaving = True
             self._on_goaway(last_stream_id)
 
 

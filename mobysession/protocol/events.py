@@ -28,6 +28,8 @@ class CallReceived(NamedTuple):
     method: str
     metadata: list[tuple[str, str | bytes]]
     timeout: float | None
+    #: What the peer calls itself; no metadata of its own.
+    user_agent: str = ""
 
 
 class MessagesReceived(NamedTuple):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     #: What the parser notes: type, stream, length and flags, and between them the times of the reads.
-    Noted = float | tuple[int | None, int, int, Collection[str]]
+    Noted = float | tuple[int, int, int, int]
 
 __all__ = ["FrameHead", "parse_heads"]
 
@@ -51,10 +51,11 @@ class FrameHead(NamedTuple):
     flags: tuple[str, ...]
 
     @classmethod
-    def of(cls, number: int | None, stream_id: int, length: int, flags: Collection[str]) -> FrameHead:
-        """Return a head whose type is given by its number, and its flags by their names."""
-        known = number is not None and number < len(_TYPES)
-        return cls(_TYPES[number or 0] if known else f"type {number}", stream_id, length, tuple(sorted(flags)))
+    def of(cls, number: int, stream_id: int, length: int, flags: int) -> FrameHead:
+        """Return a head whose type and flags are given as they stand in the frame."""
+        name = _TYPES[number] if number < len(_TYPES) else f"type {number}"
+        names = sorted(name for bit, name in _FLAGS.get(number, {}).items() if flags & bit)
+        return cls(name, stream_id, length, tuple(names))
 
 
 def parse_heads(data: bytes) -> Iterator[FrameHead]:
@@ -62,8 +63,6 @@ def parse_heads(data: bytes) -> Iterator[FrameHead]:
     position = len(_PREFACE) if data.startswith(_PREFACE) else 0
     while position + _HEAD <= len(data):
         length = int.from_bytes(data[position : position + 3], "big")
-        number, bits = data[position + 3], data[position + 4]
         stream_id = int.from_bytes(data[position + 5 : position + _HEAD], "big") & 0x7FFFFFFF
-        flags = [name for bit, name in _FLAGS.get(number, {}).items() if bits & bit]
-        yield FrameHead.of(number, stream_id, length, flags)
+        yield FrameHead.of(data[position + 3], stream_id, length, data[position + 4])
         position += _HEAD + length

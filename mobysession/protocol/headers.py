@@ -6,9 +6,12 @@ them. BuildKit sends those: a ``COPY`` of a file whose name begins with a space 
 
 from __future__ import annotations
 
+from itertools import chain
+
 from mobysession.errors import LocalProtocolError
 
-__all__ = ["ACCEPT_ENCODING", "Headers", "content_length", "encode_pseudo", "is_malformed", "refuse_request"]
+__all__ = ["ACCEPT_ENCODING", "Headers", "content_length", "encode_pseudo", "header_list_size"]
+__all__ += ["is_grpc", "is_malformed", "refuse_request"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -26,6 +29,10 @@ _CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"tr
 #: As many as 64 bits have.
 _LENGTH_DIGITS = 20
 _FORBIDDEN_IN_VALUE = b"\0\r\n"
+#: Visible ASCII without capitals, and without the colon, which only begins a pseudo field (RFC 9113 section 8.2.1).
+_ALLOWED_IN_NAME = bytes(set(range(0x21, 0x7F)) - set(range(0x41, 0x5B)) - {0x3A})
+#: What a request for a tunnel has instead of scheme and path (RFC 9113 section 8.5).
+_TUNNEL = frozenset((b":method", b":authority"))
 
 
 def is_malformed(headers: Headers, kind: str) -> bool:
@@ -42,14 +49,21 @@ def is_malformed(headers: Headers, kind: str) -> bool:
             regular = True
             if _is_bad_name(name) or (name == b"te" and value != b"trailers"):
                 return True
-        if len(value.translate(None, _FORBIDDEN_IN_VALUE)) != len(value):
+        if len(value.translate(None, _FORBIDDEN_IN_VALUE)) != len(value) or (not value and name == b":path"):
             return True
-    return not required <= pseudo or _has_bad_length(headers)
+    if not required <= pseudo and not (pseudo == _TUNNEL and (b":method", b"CONNECT") in headers):
+        return True
+    return _has_bad_length(headers)
 
 
 def _has_bad_length(headers: Headers) -> bool:
     values = [value for name, value in headers if name == b"content-length"]
     return any(not value.isdigit() or len(value) > _LENGTH_DIGITS for value in values) or len(set(map(int, values))) > 1
+
+
+def header_list_size(headers: Headers) -> int:
+    """Return the bytes of a list as HTTP/2 counts them (RFC 9113 section 6.5.2)."""
+    return sum(map(len, chain.from_iterable(headers))) + 32 * len(headers)
 
 
 def content_length(fields: dict[bytes, bytes]) -> int | None:
@@ -59,17 +73,26 @@ def content_length(fields: dict[bytes, bytes]) -> int | None:
 
 
 def _is_bad_name(name: bytes) -> bool:
-    return not name or name in _CONNECTION or name != name.lower() or not name.isascii() or len(name.split()) != 1
+    return not name or name in _CONNECTION or bool(name.translate(None, _ALLOWED_IN_NAME))
 
 
-def refuse_request(fields: dict[bytes, bytes]) -> Headers | None:
-    """Return the HTTP answer to a request that is no gRPC; None for one that is."""
-    if fields[b":method"] != b"POST":
-        return [(b":status", b"405"), (b"allow", b"POST")]
+def refuse_request(fields: dict[bytes, bytes]) -> tuple[Headers, bytes] | None:
+    """Return the HTTP answer to a request that is no gRPC, its headers and its body; None for one that is."""
+    method = fields[b":method"]
+    if method != b"POST":
+        headers, text = [(b":status", b"405"), (b"allow", b"POST")], b"gRPC calls are made with POST\n"
+    elif not is_grpc(fields):
+        headers, text = [(b":status", b"415")], b"gRPC calls have the content type application/grpc\n"
+    else:
+        return None
+    headers += (b"content-type", b"text/plain"), (b"content-length", b"%d" % len(text))
+    return headers, b"" if method == b"HEAD" else text
+
+
+def is_grpc(fields: dict[bytes, bytes]) -> bool:
+    """Tell whether ``fields`` have a content type of gRPC's."""
     content_type = fields.get(b"content-type", b"")
-    if content_type != b"application/grpc" and content_type[:17] not in (b"application/grpc+", b"application/grpc;"):
-        return [(b":status", b"415")]
-    return None
+    return content_type == b"application/grpc" or content_type[:17] in (b"application/grpc+", b"application/grpc;")
 
 
 def encode_pseudo(what: str, value: str) -> bytes:

@@ -49,25 +49,28 @@ class StreamQueue:
 
     def take(self, limit: int) -> bytes | memoryview:
         """Remove and return at most ``limit`` bytes from the front, copied only where they were queued in pieces."""
-        piece = self._take_piece(limit)
-        if len(piece) == limit or not self.chunks:
-            return piece
-        pieces: list[memoryview] = [piece]
-        missing = limit - len(piece)
-        while missing and self.chunks:
-            pieces.append(self._take_piece(missing))
-            missing -= len(pieces[-1])
-        return b"".join(pieces)
+        pieces = self.take_pieces(limit)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _take_piece(self, limit: int) -> memoryview:
-        chunk = self.chunks[0]
-        piece = chunk[self.offset : self.offset + limit]
-        self.size -= len(piece)
-        self.offset += len(piece)
-        if self.offset == len(chunk):
-            self.chunks.popleft()
-            self.offset = 0
-        return piece
+    def take_pieces(self, limit: int) -> list[memoryview]:
+        """Remove the same bytes, and return them as views of what was queued."""
+        chunks = self.chunks
+        pieces: list[memoryview] = []
+        missing = min(limit, self.size)
+        self.size -= missing
+        while missing:
+            chunk = chunks[0]
+            offset, left = self.offset, len(chunk) - self.offset
+            if left <= missing:
+                pieces.append(chunk[offset:] if offset else chunk)
+                chunks.popleft()
+                self.offset = 0
+                missing -= left
+            else:
+                pieces.append(chunk[offset : offset + missing])
+                self.offset = offset + missing
+                missing = 0
+        return pieces
 
 
 class Outbox:
@@ -91,8 +94,21 @@ class Outbox:
             queue.waiting = True
             (self._bulk if queue.bulk else self._small).append(queue)
 
-    def next(self) -> tuple[StreamQueue, bool] | None:
-        """Take the next stream out of line; True marks bulk. Who has more to send lines up again, at the end."""
+    @property
+    def stands(self) -> bool:
+        """True while any stream stands in line."""
+        return bool(self._small or self._bulk)
+
+    @property
+    def bulk_waits(self) -> bool:
+        """True while a bulk stream stands in line; one that waits for a window does not."""
+        return bool(self._bulk)
+
+    def next(self, *, bulk: bool = True) -> tuple[StreamQueue, bool] | None:
+        """Take the next stream out of line; True marks bulk. Who has more to send lines up again, at the end.
+
+        Without ``bulk`` only the small answers get their turns.
+        """
         while self._small:
             queue = self._small.popleft()
             if not queue.bulk:
@@ -100,7 +116,7 @@ class Outbox:
                 return queue, False
             # It has grown while it stood here.
             self._bulk.append(queue)
-        if not self._bulk:
+        if not self._bulk or not bulk:
             return None
         queue = self._bulk.popleft()
         queue.waiting = False

@@ -6,7 +6,7 @@ answer; one whose gRPC we do not understand gets a status. What is left is a `Ca
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import h2.errors
 import h2.events
@@ -17,7 +17,15 @@ from mobysession.errors import LocalProtocolError, RpcError, StatusCode
 from mobysession.protocol import events
 from mobysession.protocol.connection import CallState, GrpcConnection
 from mobysession.protocol.framing import ENCODINGS, MessageReader
-from mobysession.protocol.headers import ACCEPT_ENCODING, content_length, is_malformed, refuse_request
+from mobysession.protocol.headers import (
+    ACCEPT_ENCODING,
+    content_length,
+    header_list_size,
+    is_grpc,
+    is_malformed,
+    refuse_request,
+)
+from mobysession.protocol.hpack import TOO_LARGE, Fields
 from mobysession.protocol.metadata import decode_metadata, encode_metadata
 from mobysession.protocol.status import serialize_status
 from mobysession.protocol.timeouts import parse_timeout
@@ -30,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerConnection"]
 
+#: Tells that the peer has read the first of two goodbyes.
+_GOODBYE = b"goodbye!"
 _RESPONSE = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 
 
@@ -41,6 +51,37 @@ class ServerConnection(GrpcConnection):
     def __init__(self, *, max_message: int = limits.MAX_MESSAGE) -> None:
         super().__init__(max_message=max_message)
         self._handlers[h2.events.RequestReceived] = self._on_request
+        #: What the goodbye says; None while there is none.
+        self._goodbye: bytes | None = None
+        #: The peer knows that new calls are refused.
+        self._closing = False
+        #: Bytes of the header lists of all open calls.
+        self._headers_held = 0
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def drain(self, debug_data: bytes = b"") -> None:
+        """Let the connection end with the calls that run; doing it again does nothing.
+
+        Two GOAWAYs, both without an error: one that announces the end, and, once the peer has read that and sent what
+        it had begun, one that names the last stream we answer. Whatever comes above it is refused unprocessed.
+
+        Source: RFC 9113 section 6.8.
+        """
+        if self._goodbye is None and not self._terminated:
+            self._goodbye = debug_data[: limits.MAX_DEBUG_DATA]
+            self._h2.announce_end(self._goodbye, final=False)
+            self._h2.ping(_GOODBYE)
+
+    @property
+    def draining(self) -> bool:
+        """True once `drain` was called."""
+        return self._goodbye is not None
+
+    @property
+    def drained(self) -> bool:
+        """True once the peer knows that it gets no more calls, and all that it had have ended."""
+        return self._closing and not self._calls
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
@@ -50,7 +91,7 @@ class ServerConnection(GrpcConnection):
         Nothing happens on a call that is over.
         """
         call = self._calls.get(stream_id)
-        if call is None or self._terminated:
+        if call is None or call.refused or self._terminated:
             return
         if call.headers_sent:
             raise LocalProtocolError("the initial metadata of this call was sent already")
@@ -73,7 +114,7 @@ class ServerConnection(GrpcConnection):
     ) -> None:
         """End a call that the peer opened, behind what is queued for it. Nothing happens on a call that is over."""
         call = self._calls.get(stream_id)
-        if call is None:
+        if call is None or call.refused:
             return
         queue = self._outbox.queue(stream_id)
         if queue.ending is not None:
@@ -86,13 +127,16 @@ class ServerConnection(GrpcConnection):
         fields = [*_RESPONSE, *encode_metadata(metadata)] if metadata else [*_RESPONSE]
         if call.compress:
             fields.append((b"grpc-encoding", b"gzip"))
-        self._h2.send_headers(stream_id, fields)
+        self._h2.send_fields(stream_id, fields)
         call.headers_sent = True
 
     def _end_stream(self, queue: StreamQueue) -> None:
         super()._end_stream(queue)
         stream_id = queue.stream_id
-        if not self._calls[stream_id].remote_ended:
+        call = self._calls[stream_id]
+        if not call.remote_ended:
+            if call.refused:
+                return
             # The answer is complete: tell the peer to stop sending its request (RFC 9113 section 8.1).
             self._h2.reset_stream(stream_id, h2.errors.ErrorCodes.NO_ERROR)
         self._forget(stream_id)
@@ -106,8 +150,28 @@ class ServerConnection(GrpcConnection):
         except h2.exceptions.ProtocolError:
             self._forget(stream_id)
 
+    def _turn_away(self, stream_id: int, call: CallState, headers: Headers, body: bytes) -> None:
+        """Answer a request that is HTTP but no gRPC.
+
+        The answer is whole at once; the stream stays until the request is, because until then it counts as open, and
+        may turn out to be malformed.
+        """
+        call.refused = True
+        call.status = StatusCode.UNIMPLEMENTED, ""
+        try:
+            self._h2.send_headers(stream_id, headers)
+        except h2.exceptions.ProtocolError:
+            # The peer has reset it further on in the same bytes.
+            self._forget(stream_id)
+            return
+        queue = self._outbox.queue(stream_id)
+        queue.append(body)
+        queue.ending = []
+        self._outbox.line_up(queue)
+
     def _refuse(self, stream_id: int) -> None:
-        self._reset_now(stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+        self._h2.abuse.call_wasted()
+        self._h2.refuse(stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
         self._forget(stream_id)
 
     # -- what arrives --------------------------------------------------------------------------------------------------
@@ -115,26 +179,54 @@ class ServerConnection(GrpcConnection):
     def _on_request(self, event: h2.events.RequestReceived) -> None:
         stream_id = event.stream_id
         headers = event.headers
-        fields = dict(headers)
         call = self._calls[stream_id] = CallState()
+        request = headers.notes if isinstance(headers, Fields) else None
+        if request is not None:
+            self._open_call(stream_id, call, request)
+            return
+        fields = dict(headers)
+        if headers and headers[-1] is TOO_LARGE:
+            self._answer_now(stream_id, _too_large(fields))
+            return
         if is_malformed(headers, "request"):
             self._refuse(stream_id)
             return
         call.awaited = content_length(fields)
         refusal = refuse_request(fields)
         if refusal is not None:
-            self._answer_now(stream_id, refusal)
+            self._turn_away(stream_id, call, *refusal)
             return
         try:
-            received = self._read_request(stream_id, call, headers, fields)
+            request = _read_request(headers, fields)
         except RpcError as error:
-            self._answer_now(stream_id, [*_RESPONSE, ACCEPT_ENCODING, *serialize_status(error.code, error.message)])
+            self._answer_unread(stream_id, error)
             return
-        self._events.append(received)
+        if isinstance(headers, Fields):
+            headers.notes = request
+        self._open_call(stream_id, call, request)
+
+    def _open_call(self, stream_id: int, call: CallState, request: _Request) -> None:
+        if self._headers_held + request.size > limits.MAX_HEADERS_HELD:
+            text = "the calls of this connection have too much metadata"
+            self._answer_unread(stream_id, RpcError(StatusCode.RESOURCE_EXHAUSTED, text))
+            return
+        call.awaited = request.awaited
+        call.reader = MessageReader(request.encoding, limit=self._max_message)
+        call.accepts_gzip = request.accepts_gzip
+        call.header_size = request.size
+        self._headers_held += request.size
+        # The list is the handler's, who may do with it what he likes.
+        metadata = list(request.metadata)
+        self._events.append(
+            events.CallReceived(stream_id, request.method, metadata, request.timeout, request.user_agent)
+        )
+
+    def _answer_unread(self, stream_id: int, error: RpcError) -> None:
+        self._answer_now(stream_id, [*_RESPONSE, ACCEPT_ENCODING, *serialize_status(error.code, error.message)])
 
     def _on_trailers(self, event: h2.events.TrailersReceived) -> None:
         if event.stream_id in self._calls and is_malformed(event.headers, "trailers"):
-            self._fail(event.stream_id, RpcError(StatusCode.INTERNAL, "the call ends with malformed trailers"))
+            self._break_off(event.stream_id)
 
     def _on_stream_ended(self, event: h2.events.StreamEnded) -> None:
         stream_id = event.stream_id
@@ -145,6 +237,10 @@ class ServerConnection(GrpcConnection):
         if call.awaited:
             self._break_off(stream_id)
             return
+        if call.refused:
+            if call.local_ended:
+                self._forget(stream_id)
+            return
         try:
             call.reader.finish()
         except RpcError as error:
@@ -152,32 +248,76 @@ class ServerConnection(GrpcConnection):
             return
         self._events.append(events.RequestEnded(stream_id))
 
+    def _on_ping_ack(self, event: h2.events.PingAckReceived) -> None:
+        if self._goodbye is None or event.ping_data != _GOODBYE:
+            super()._on_ping_ack(event)
+        elif not self._closing:
+            self._closing = True
+            self._h2.announce_end(self._goodbye, final=True)
+
     def _on_goaway(self, last_stream_id: int) -> None:
         """Nothing: the peer opens no more calls, and those that it has opened go on."""
 
+    def _on_stream_reset(self, event: h2.events.StreamReset) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is not None and not (call.headers_sent and event.remote_reset):
+            self._h2.abuse.call_wasted()
+        super()._on_stream_reset(event)
+
+    def _forget(self, stream_id: int) -> None:
+        self._headers_held -= self._calls[stream_id].header_size
+        super()._forget(stream_id)
+
     def _fail(self, stream_id: int, error: RpcError) -> None:
+        self._h2.abuse.call_wasted()
         self._outbox.drop(stream_id)
         fields = serialize_status(error.code, error.message)
         self._answer_now(stream_id, fields if self._calls[stream_id].headers_sent else [*_RESPONSE, *fields])
         self._events.append(events.CallReset(stream_id, int(h2.errors.ErrorCodes.PROTOCOL_ERROR), error))
 
     def _break_off(self, stream_id: int) -> None:
+        known = not self._calls[stream_id].refused
         self._refuse(stream_id)
-        self._events.append(events.CallReset(stream_id, int(h2.errors.ErrorCodes.PROTOCOL_ERROR)))
+        if known:
+            self._events.append(events.CallReset(stream_id, int(h2.errors.ErrorCodes.PROTOCOL_ERROR)))
 
-    def _read_request(
-        self, stream_id: int, call: CallState, headers: Headers, fields: dict[bytes, bytes]
-    ) -> events.CallReceived:
-        """Return the call that well-formed ``headers`` open; RpcError where its gRPC is not understood."""
-        encoding = fields.get(b"grpc-encoding", b"identity").decode("ascii", "replace")
-        if encoding not in ENCODINGS:
-            raise RpcError(StatusCode.UNIMPLEMENTED, f"grpc-encoding {encoding!r} is not supported")
-        call.reader = MessageReader(encoding, limit=self._max_message)
-        call.accepts_gzip = b"gzip" in fields.get(b"grpc-accept-encoding", b"").replace(b" ", b"").split(b",")
-        timeout = fields.get(b"grpc-timeout")
-        return events.CallReceived(
-            stream_id,
-            fields[b":path"].decode("utf-8", "replace"),
-            decode_metadata(headers),
-            parse_timeout(timeout.decode("ascii", "replace")) if timeout is not None else None,
-        )
+
+class _Request(NamedTuple):
+    """What a header list that opens a call says; the same list may open many."""
+
+    method: str
+    metadata: list[tuple[str, str | bytes]]
+    timeout: float | None
+    user_agent: str
+    encoding: str
+    accepts_gzip: bool
+    #: Bytes of DATA that it announces; None where it does not.
+    awaited: int | None
+    #: Bytes of the list, as HTTP/2 counts them.
+    size: int
+
+
+def _read_request(headers: Headers, fields: dict[bytes, bytes]) -> _Request:
+    """Return what well-formed ``headers`` say; RpcError where their gRPC is not understood."""
+    encoding = fields.get(b"grpc-encoding", b"identity").decode("ascii", "replace")
+    if encoding not in ENCODINGS:
+        raise RpcError(StatusCode.UNIMPLEMENTED, f"grpc-encoding {encoding!r} is not supported")
+    timeout = fields.get(b"grpc-timeout")
+    return _Request(
+        method=fields[b":path"].decode("utf-8", "replace"),
+        metadata=decode_metadata(headers),
+        timeout=parse_timeout(timeout.decode("ascii", "replace")) if timeout is not None else None,
+        user_agent=fields.get(b"user-agent", b"").decode("utf-8", "replace"),
+        encoding=encoding,
+        accepts_gzip=b"gzip" in fields.get(b"grpc-accept-encoding", b"").replace(b" ", b"").split(b","),
+        awaited=content_length(fields),
+        size=header_list_size(headers),
+    )
+
+
+def _too_large(fields: dict[bytes, bytes]) -> Headers:
+    """Return the answer to a request whose headers, of which ``fields`` are the first, are over the limit."""
+    if is_grpc(fields):
+        text = f"the call has more than {limits.MAX_HEADER_LIST} bytes of metadata"
+        return [*_RESPONSE, *serialize_status(StatusCode.RESOURCE_EXHAUSTED, text)]
+    return [(b":status", b"431")]

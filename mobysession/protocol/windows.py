@@ -1,6 +1,6 @@
 """What we owe to the peer's sending: the windows that it has filled, and when they open again (RFC 9113 section 5.2).
 
-Every byte of DATA shrinks two windows, the stream's and the connection's. They open again half a window at a time,
+Every byte of DATA shrinks two windows, the stream's and the connection's. They open again an eighth at a time,
 because each opening is a frame. A stream's window waits for the handler. That of the connection does not, or one call
 that is never read would starve all others; but it does once more is unread than memory should hold.
 """
@@ -65,7 +65,7 @@ class ReceiveWindows:
     def give_back(self, stream_id: int, window: CallWindow) -> None:
         """Open the windows of a call and of the connection again, as far as their bytes were taken."""
         size = window.owed - max(0, window.held)
-        if size >= limits.STREAM_WINDOW // 2 and not window.remote_ended and not self.closed:
+        if size >= limits.STREAM_WINDOW // limits.WINDOW_PARTS and not window.remote_ended and not self.closed:
             window.owed -= size
             # The stream may have ended further on in the bytes being handled; then nobody waits for its window.
             with suppress(h2.exceptions.ProtocolError):
@@ -74,6 +74,10 @@ class ReceiveWindows:
 
     def give_back_connection(self) -> None:
         """Open the connection's window again."""
-        if self.owed >= limits.CONNECTION_WINDOW // 2 and self.unread <= limits.MAX_UNREAD and not self.closed:
+        if (
+            self.owed >= limits.CONNECTION_WINDOW // limits.WINDOW_PARTS
+            and self.unread <= limits.MAX_UNREAD
+            and not self.closed
+        ):
             self._http2.increment_flow_control_window(self.owed)
             self.owed = 0

@@ -141,7 +141,8 @@ def test_any_garbage(client_side: bool, garbage: bytes, polite: bool) -> None:
     except RemoteProtocolError:
         heard = []
     core.data_to_send()
-    for stream_id in {1, 3, *(event.stream_id for event in heard if isinstance(event, CallReceived))}:
+    calls = {event.stream_id for event in heard if isinstance(event, CallReceived)}
+    for stream_id in {1, 3} if client_side else calls:
         for event in heard:
             if isinstance(event, MessagesReceived) and event.stream_id == stream_id:
                 core.consumed(stream_id, event.messages)

@@ -66,9 +66,20 @@ def test_grpc_is_not_refused(content_type: bytes) -> None:
 def test_other_content_is_refused(content_type: bytes | None) -> None:
     """Anything else is answered 415."""
     fields = {b":method": b"POST"} | ({} if content_type is None else {b"content-type": content_type})
-    assert refuse_request(fields) == [(b":status", b"415")]
+    refusal = refuse_request(fields)
+    assert refusal is not None
+    headers, body = refusal
+    assert headers[0] == (b":status", b"415")
+    assert (b"content-length", b"%d" % len(body)) in headers
+    assert b"application/grpc" in body
 
 
 def test_other_methods_are_refused() -> None:
     """Only POST is a call; the answer says so."""
-    assert refuse_request({b":method": b"GET"}) == [(b":status", b"405"), (b"allow", b"POST")]
+    get, head = refuse_request({b":method": b"GET"}), refuse_request({b":method": b"HEAD"})
+    assert get is not None
+    assert head is not None
+    assert get[0] == head[0]
+    assert get[0][:2] == [(b":status", b"405"), (b"allow", b"POST")]
+    assert get[1].endswith(b"POST\n")
+    assert head[1] == b""

@@ -89,3 +89,18 @@ def test_drop() -> None:
     assert order(outbox) == [(5, True)]
     outbox.drop(5)
     assert outbox.streams == {}
+
+
+def test_bulk_can_wait() -> None:
+    """Without bulk only the small line is served; whoever has grown in it waits with the others."""
+    outbox = Outbox()
+    line_up(outbox, 1, b"x")
+    line_up(outbox, 3, b"x")
+    line_up(outbox, 3, BIG)
+    assert not outbox.bulk_waits
+    turn = outbox.next(bulk=False)
+    assert turn is not None
+    assert turn[0].stream_id == 1
+    assert outbox.next(bulk=False) is None
+    assert outbox.bulk_waits
+    assert order(outbox) == [(3, True)]
