@@ -61,10 +61,13 @@ if TYPE_CHECKING:
     )
     from mobysession.events import CallEnded, CallStarted, SessionEnded, SessionEvent, SessionReady
     from mobysession.rpc.grpcio import GrpcioServicer
+    from mobysession.rpc.inspection import CallInspection, FrameSeen, Inspection
+    from mobysession.rpc.keepalive import Keepalive
     from mobysession.rpc.listener import Listening, serve_listener
     from mobysession.rpc.registrar import Attachable, Cardinality, Codec, Registrar
     from mobysession.services.auth import Auth
     from mobysession.services.filesync import FileSync
+    from mobysession.services.reflection import Reflection
     from mobysession.services.secrets import SecretEnv, SecretFile, Secrets
     from mobysession.session import Attachment, Dialer, Session, open_session
     from mobysession.transport.api import EngineApi
@@ -109,10 +112,13 @@ _HOMES = {
     ),
     "mobysession.events": ("CallEnded", "CallStarted", "SessionEnded", "SessionEvent", "SessionReady"),
     "mobysession.rpc.grpcio": ("GrpcioServicer",),
+    "mobysession.rpc.inspection": ("CallInspection", "FrameSeen", "Inspection"),
+    "mobysession.rpc.keepalive": ("Keepalive",),
     "mobysession.rpc.listener": ("Listening", "serve_listener"),
     "mobysession.rpc.registrar": ("Attachable", "Cardinality", "Codec", "Registrar"),
     "mobysession.services.auth": ("Auth",),
     "mobysession.services.filesync": ("FileSync",),
+    "mobysession.services.reflection": ("Reflection",),
     "mobysession.services.secrets": ("SecretEnv", "SecretFile", "Secrets"),
     "mobysession.session": ("Attachment", "Dialer", "Session", "open_session"),
     "mobysession.transport.api": ("EngineApi",),
@@ -132,6 +138,7 @@ __all__ = [
     "BuildOptions",
     "BuildResult",
     "CallEnded",
+    "CallInspection",
     "CallStarted",
     "Cardinality",
     "Codec",
@@ -147,9 +154,12 @@ __all__ = [
     "EngineApi",
     "EngineError",
     "FileSync",
+    "FrameSeen",
     "GrpcioServicer",
     "HandshakeError",
     "HandshakeTimeout",
+    "Inspection",
+    "Keepalive",
     "Listening",
     "LocalProtocolError",
     "MobysessionError",
@@ -157,6 +167,7 @@ __all__ = [
     "OutputLimitExceeded",
     "ProtocolError",
     "ProviderError",
+    "Reflection",
     "Registrar",
     "RemoteProtocolError",
     "RpcError",

@@ -24,6 +24,7 @@
     |   +-- SessionLost                 it was ready and then went away
     +-- ProviderError                   something that a build was to be given could not be given
     |   +-- SecretError                 a secret: unknown, unreadable, too large
+    |   +-- SshError                    an SSH agent or a key: missing, unreadable, encrypted
     |   +-- CredentialError             registry credentials: the helper or the configuration failed
     |   +-- ContextError                a directory or a file of the build context
     +-- OutputError                     what a build sends cannot be written on this side
@@ -69,6 +70,7 @@ __all__ = [
     "SessionIdInUse",
     "SessionLost",
     "SessionNotReady",
+    "SshError",
     "StatusCode",
     "TLSError",
     "TransportError",
@@ -258,6 +260,10 @@ class ProviderError(MobysessionError):
 
 class SecretError(ProviderError):
     """A secret is unknown, unreadable or too large. The message names its ID and never its value."""
+
+
+class SshError(ProviderError):
+    """An SSH agent or a private key cannot be used. The message names the agent's ID or the file."""
 
 
 class CredentialError(ProviderError):

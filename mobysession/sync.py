@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from mobysession.build.build import build as _build
-from mobysession.errors import RpcError, SessionLost, UsageError
+from mobysession.errors import RpcError, SessionError, SessionLost, UsageError
+from mobysession.rpc.keepalive import SESSION_KEEPALIVE
 from mobysession.session.session import Session
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterator
 
     from mobysession.build.result import BuildResult
     from mobysession.buildkit.status import BuildStatus
+    from mobysession.filesync.sources import SourceLike
     from mobysession.progress.view import View
+    from mobysession.rpc.inspection import Inspection
+    from mobysession.rpc.keepalive import Keepalive
     from mobysession.rpc.registrar import Attachable
     from mobysession.session.attach import Dialer
     from mobysession.transport.endpoint import Endpoint
@@ -31,7 +34,7 @@ __all__ = ["BlockingSession", "build", "open_session"]
 
 
 def build(
-    context: str | os.PathLike[str] = ".",
+    context: SourceLike = ".",
     *,
     endpoint: Endpoint | None = None,
     progress: str | View | None = None,
@@ -84,6 +87,17 @@ class BlockingSession:
         except (trio.RunFinishedError, trio.Cancelled, RpcError) as error:
             raise SessionLost(f"session {self.id} has ended") from error
 
+    def inspect(self) -> Inspection:
+        """Return how the session's connection is; see `mobysession.session.Session.inspect`.
+
+        Raises:
+            SessionLost: the session has ended.
+        """
+        try:
+            return trio.from_thread.run_sync(self._session.inspect, trio_token=self._token)
+        except (trio.RunFinishedError, trio.Cancelled, SessionError) as error:
+            raise SessionLost(f"session {self.id} has ended") from error
+
 
 @contextmanager
 def open_session(
@@ -92,6 +106,7 @@ def open_session(
     session_id: str | None = None,
     name: str = "",
     shared_key: str = "",
+    keepalive: Keepalive | None = SESSION_KEEPALIVE,
 ) -> Iterator[BlockingSession]:
     """Open a session for the length of the ``with`` block; arguments and errors as `mobysession.open_session`.
 
@@ -99,7 +114,7 @@ def open_session(
     Ctrl-C ends the block, and the session with it. Inside a running loop it is as with `build`.
     """
     _refuse_in_trio("mobysession.open_session(...)")
-    session = Session(target, session_id=session_id, name=name, shared_key=shared_key)
+    session = Session(target, session_id=session_id, name=name, shared_key=shared_key, keepalive=keepalive)
     session.allow(*services)
     host = _Host(session)
     thread = threading.Thread(target=host.run, name=f"mobysession {session.id}", daemon=True)

@@ -33,7 +33,10 @@ GROUND = (
 )
 
 #: What the arguments of the front doors are made of.
-ARGUMENT_TYPES = ("buildkit.status", "progress.view", "rpc.registrar", "transport.endpoint")
+ARGUMENT_TYPES = (
+    *("buildkit.status", "filesync.sources", "progress.view", "rpc.inspection", "rpc.keepalive", "rpc.registrar"),
+    "transport.endpoint",
+)
 
 #: Each room, top down, and what it may import besides itself and the ground floor: rooms, or single modules of them.
 ROOMS: dict[str, set[str]] = {
@@ -69,7 +72,7 @@ EXCEPTIONS: dict[str, set[str]] = {
 #: What costs too much to be loaded before it is needed, and the one room that may import it at the top of a module.
 HEAVY = {
     "asyncio": "aio",
-    "click": "cli",
+    "argcomplete": "cli",
     "docker": "dockerpy",
     "grpc": "rpc",
     "httpx": "services",

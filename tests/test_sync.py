@@ -89,6 +89,7 @@ def test_a_session_is_ready_on_entry(fake_daemon: BlockingFakeDaemon) -> None:
         assert "/moby.buildkit.secrets.v1.Secrets/GetSecret" in session.methods
         assert session.settings
         assert 0 <= session.ping() < 5
+        assert session.inspect().round_trip is not None
         caller = fake_daemon.call(fake_daemon.daemon.wait_session, "mine")
         assert (caller.name, caller.shared_key) == ("label", "key")
         assert fake_daemon.call(caller.get_secret, "token") == b"abc"
@@ -106,6 +107,8 @@ def test_a_session_that_is_over_cannot_be_pinged(fake_daemon: BlockingFakeDaemon
         pass
     with pytest.raises(SessionLost, match="has ended"):
         session.ping()
+    with pytest.raises(SessionLost, match="has ended"):
+        session.inspect()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import grpc
 
+from mobysession.concurrency import single_cause
 from mobysession.errors import MobysessionError, RpcError, StatusCode
 from mobysession.protocol.metadata import encode_metadata
 
@@ -29,6 +30,7 @@ _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _STATUS_DETAILS = "grpc-status-details-bin"
 #: What ``peer()`` says: a session is a hijacked stream and has no address of its own.
 _PEER = "unix:"
+_INSECURE = {"transport_security_type": [b"insecure"], "security_level": [b"TSI_SECURITY_NONE"]}
 
 
 class CallOver(grpc.RpcError):
@@ -47,8 +49,11 @@ class MetadataEntry(NamedTuple):
 
 
 def invocation_metadata(call: ServerCall) -> tuple[MetadataEntry, ...]:
-    """Return the request's metadata as grpcio names it."""
-    return tuple(MetadataEntry(key, value) for key, value in call.metadata)
+    """Return the request's metadata as grpcio names it, and with the user agent, which grpcio counts among it."""
+    entries = [MetadataEntry(key, value) for key, value in call.metadata]
+    if call.user_agent:
+        entries.append(MetadataEntry("user-agent", call.user_agent))
+    return tuple(entries)
 
 
 class CallContext:
@@ -93,8 +98,8 @@ class CallContext:
         return None
 
     def auth_context(self) -> Mapping[str, Any]:
-        """Return an empty mapping, as grpcio does on an insecure port."""
-        return {}
+        """Return what grpcio says of an insecure port: a session is not authenticated call by call."""
+        return {key: list(values) for key, values in _INSECURE.items()}
 
     # -- the answer's status -------------------------------------------------------------------------------------------
 
@@ -157,6 +162,8 @@ class CallContext:
         """
         self._call.trailing_metadata[:] = self._trailing or ()
         code = StatusCode(self._code.value[0]) if self._code is not None else StatusCode.OK
+        if isinstance(failure, BaseExceptionGroup):
+            failure = single_cause(failure) or failure
         if failure is None or isinstance(failure, AnswerAborted):
             if code is not StatusCode.OK or self._text:
                 raise RpcError(code, self._text or "", details=self._details, method=self._call.method)
@@ -187,9 +194,13 @@ class CallContext:
 
     async def send(self, message: bytes) -> None:
         """Send one encoded answer."""
+        await self._call.send_batch((message,), compress=self.begin_answer())
+
+    def begin_answer(self) -> bool:
+        """Take note of the next answer, and tell whether it is to be compressed."""
         compress, self._compress_next = self._compress_next, True
         self._begun = True
-        await self._call.send_batch((message,), compress=compress)
+        return compress
 
     async def begin(self, metadata: Any) -> None:
         """Begin the response with ``metadata``; ValueError where it has begun."""

@@ -18,12 +18,13 @@ import trio
 from mobysession import limits
 from mobysession.concurrency import open_nursery
 from mobysession.errors import RpcError, StatusCode
+from mobysession.rpc.grpcio_answers import Answers
 from mobysession.rpc.grpcio_context import CallOver, run_callback
 from mobysession.rpc.grpcio_plain import ServicerContext
 from mobysession.rpc.registrar import receive_one
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     import grpc
 
@@ -110,6 +111,7 @@ class Worker:
         self._started = False
         self._failure: BaseException | None = None
         self._nursery: trio.Nursery
+        self._answers = Answers(self._send_batch)
         self._patience = trio.CancelScope(shield=True)
 
     async def serve(self) -> None:
@@ -126,6 +128,8 @@ class Worker:
         async with open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._watch)
+            if self._method.response_streaming:
+                nursery.start_soon(self._answers.run)
             with self._patience:
                 answer = await trio.to_thread.run_sync(
                     self._work, request, abandon_on_cancel=True, limiter=self._limiter
@@ -199,11 +203,16 @@ class Worker:
                 if answer is None:
                     # As in grpcio: the end of the answers.
                     break
-                self.run(self._context.send, self._context.encode(answer))
+                encoded = self._context.encode(answer)
+                self._answers.put(encoded, compress=self._context.begin_answer())
         finally:
-            close = getattr(answers, "close", None)
-            if close is not None:
-                close()
+            try:
+                close = getattr(answers, "close", None)
+                if close is not None:
+                    close()
+            finally:
+                # Also what was answered before a failure.
+                self._answers.flush()
 
     # -- for the loop --------------------------------------------------------------------------------------------------
 
@@ -240,6 +249,9 @@ class Worker:
     async def _send_last(self, answer: bytes) -> None:
         self._patience.shield = False
         await self._context.send(answer)
+
+    async def _send_batch(self, answers: Sequence[bytes], compress: bool) -> None:
+        await self._call.send_batch(answers, compress=compress)
 
     async def _watch(self) -> None:
         try:

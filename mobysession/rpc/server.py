@@ -8,6 +8,7 @@ text, because a stranger's exception may quote a secret.
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,12 +21,13 @@ from mobysession.protocol import events
 from mobysession.protocol.metadata import encoded_values, values
 from mobysession.protocol.server import ServerConnection
 from mobysession.rpc.connection import Call, Connection
+from mobysession.rpc.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from mobysession.rpc.keepalive import Keepalive
-    from mobysession.rpc.registrar import Method, Registrar
+    from mobysession.rpc.registrar import Registrar
 
 __all__ = ["Server", "ServerCall", "open_server"]
 
@@ -43,13 +45,15 @@ class ServerCall(Call):
         self.number = number
         #: The request's metadata, in order.
         self.metadata: Sequence[tuple[str, str | bytes]] = received.metadata
+        #: What the caller calls itself; empty where it does not say.
+        self.user_agent = received.user_agent
         #: Sent with the status; a handler may append.
         self.trailing_metadata: list[tuple[str, str | bytes]] = []
-        self.scope = trio.CancelScope()
         #: True when the daemon cancelled the call, as opposed to its deadline, a lost connection or our own end.
         self.cancelled_by_peer = False
-        if received.timeout is not None:
-            self.scope.deadline = trio.current_time() + received.timeout
+        self._deadline = math.inf if received.timeout is None else trio.current_time() + received.timeout
+        #: What the handler runs in, while it runs.
+        self._scope: trio.CancelScope | None = None
 
     def values(self, key: str) -> list[str]:
         """Return the text values of one key of the request's metadata, in order."""
@@ -61,9 +65,27 @@ class ServerCall(Call):
 
     def time_remaining(self) -> float | None:
         """Return the seconds to the call's deadline, not below 0; None without one."""
-        if self.scope.deadline == float("inf"):
+        if self._deadline == math.inf:
             return None
-        return max(0.0, self.scope.deadline - trio.current_time())
+        return max(0.0, self._deadline - trio.current_time())
+
+    def begin(self, scope: trio.CancelScope) -> None:
+        """Take ``scope`` as what the handler runs in from now on."""
+        self._scope = scope
+        if self._deadline != math.inf:
+            scope.deadline = self._deadline
+
+    def leave(self) -> None:
+        """Let go of the scope: the handler has ended."""
+        scope, self._scope = self._scope, None
+        if scope is not None and self._deadline != math.inf:
+            scope.deadline = math.inf
+
+    def stop(self, failure: MobysessionError) -> None:
+        """Cancel the handler, now or when it would begin, because of ``failure``."""
+        self.fail(failure)
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def send_initial_metadata(self, metadata: Sequence[tuple[str, str | bytes]] = ()) -> None:
         """Begin the response before its first message, which otherwise does it with empty metadata."""
@@ -88,6 +110,9 @@ class _Outcome(NamedTuple):
     error: BaseException | None = None
 
 
+_OK = _Outcome()
+
+
 class Server(Connection):
     """The methods of a registrar, served on one stream. Made by `open_server`."""
 
@@ -110,25 +135,68 @@ class Server(Connection):
         self._on_call_started = on_call_started
         self._on_call_ended = on_call_ended
         self._count = 0
-        self._draining = False
+        self._workers: Workers | None = None
+        #: Somebody is reading, and nobody else may.
+        self.reading = False
+        #: There is nothing more to read.
+        self.read_over = False
+        #: Where the reader waits as long as the workers read.
+        self._relieved = trio.lowlevel.ParkingLot()
 
     def drain(self) -> None:
-        """Take no new calls, and end once those that run have ended; `finish` still ends it at once."""
-        self.nursery = None
-        self._draining = True
-        self._end_if_drained()
+        """Ask the other side to open no more calls, and end once those that it had opened have ended.
 
-    def _end_if_drained(self) -> None:
-        if self._draining and not self.calls:
-            self._ending = self._lingering = True
-            self.wake_writer()
+        What it opens before it has heard of that is served too; `finish` still ends it all at once.
+        """
+        self.core.drain(b"the server is ending the connection")
+        self.wake_writer()
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def open(self, nursery: trio.Nursery) -> None:
+        """Run handlers, in ``nursery``, from now on."""
+        self.nursery = nursery
+        self._workers = Workers(self, nursery)
+
+    def abandon(self) -> None:
+        """End the calls that have not begun and never will."""
+        if self._workers is not None:
+            self._workers.abandon()
+
+    async def _read_until_closed(self) -> None:
+        while not self.read_over:
+            workers = self._workers
+            if self.reading or (workers is not None and workers.reads):
+                await self._relieved.park()
+                continue
+            await self.read_in_turn()
+            if workers is not None and workers.waiting:
+                workers.take_over()
+
+    async def read_in_turn(self) -> None:
+        """Read once, as the only one who does."""
+        self.reading = True
+        try:
+            self.read_over = not await self._read()
+        finally:
+            self.reading = False
+        if self.read_over:
+            self._relieved.unpark_all()
+
+    def look_after_reading(self) -> None:
+        """Let the reader find out whether it has to read itself."""
+        self._relieved.unpark_all()
+
+    # -- calls ---------------------------------------------------------------------------------------------------------
 
     def handle_call_event(self, event: events.Event) -> None:
         """Start, feed and stop calls."""
         match event:
             case events.CallReceived():
+                self.courtesy.request_arrived()
                 self._start(event)
             case events.RequestEnded(stream_id):
+                self.courtesy.request_arrived()
                 if (call := self.calls.get(stream_id)) is not None:
                     call.end_of_messages()
             case events.CallReset(stream_id, _, error):
@@ -142,9 +210,10 @@ class Server(Connection):
 
     def call_lost(self, call: Call, failure: MobysessionError) -> None:
         """Stop the handler of a call that nobody waits for any more."""
-        call.fail(failure)
         if isinstance(call, ServerCall):
-            call.scope.cancel()
+            call.stop(failure)
+        else:
+            call.fail(failure)
 
     def _start(self, received: events.CallReceived) -> None:
         self._count += 1
@@ -155,37 +224,31 @@ class Server(Connection):
             self._on_call_started(call)
         if method is None:
             self._end(call, _Outcome(StatusCode.UNIMPLEMENTED, f"unknown method {received.method}"))
-        elif self.nursery is None:
+        elif self.nursery is None or self._workers is None:
             self._end(call, _Outcome(StatusCode.UNAVAILABLE, "the session is ending"))
         else:
             self.calls[received.stream_id] = call
-            self.nursery.start_soon(self._serve, call, method)
+            self._workers.waiting.append((call, method))
 
-    async def _serve(self, call: ServerCall, method: Method) -> None:
-        outcome = _Outcome(StatusCode.CANCELLED, "the session ended")
-        answered = False
-        try:
-            try:
-                with call.scope:
-                    await method.handler(call)
-                outcome = _Outcome()
-            except Exception as error:
-                # Out here, because the scope takes the cancellations out of a group and lets the rest pass.
-                outcome = _outcome_of(call, error)
-            if call.scope.cancelled_caught:
-                # Why it was stopped; only the deadline stops a call without a failure.
-                stop = call.failure
-                if stop is None:
-                    stop = RpcError(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
-                code = stop.code if isinstance(stop, RpcError) else StatusCode.CANCELLED
-                outcome = _Outcome(code, stop.message, error=outcome.error)
-            answered = True
-        finally:
-            self.calls.pop(call.stream_id, None)
-            if not answered:
-                # What is queued for a call that we give up must not hold up the goodbye.
-                self.core.reset(call.stream_id)
-            self._end(call, outcome)
+    def conclude(
+        self, call: ServerCall, failure: Exception | None = None, *, cancelled: bool = False, abandoned: bool = False
+    ) -> None:
+        """End a call whose handler has returned, failed, been cancelled because of the call, or been given up."""
+        call.leave()
+        outcome = _OK if failure is None else _outcome_of(call, failure)
+        if cancelled:
+            # Why it was stopped; only the deadline stops a call without a failure.
+            stop = call.failure
+            if stop is None:
+                stop = RpcError(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
+            code = stop.code if isinstance(stop, RpcError) else StatusCode.CANCELLED
+            outcome = _Outcome(code, stop.message, error=outcome.error)
+        self.calls.pop(call.stream_id, None)
+        if abandoned:
+            # What is queued for a call that we give up must not hold up the goodbye.
+            self.core.reset(call.stream_id)
+            outcome = _Outcome(StatusCode.CANCELLED, "the session ended")
+        self._end(call, outcome)
 
     def _end(self, call: ServerCall, outcome: _Outcome) -> None:
         code, message, details, trailers, error = outcome
@@ -196,7 +259,6 @@ class Server(Connection):
             code, message, error = StatusCode.INTERNAL, bad.message, bad
             self.core.send_trailers(call.stream_id, code, message)
         self.wake_writer()
-        self._end_if_drained()
         _log.debug(
             "call %d ended with %s %s, %d bytes in, %d bytes out",
             call.number,
@@ -266,7 +328,7 @@ async def open_server(
         pump.start_soon(server.run)
         try:
             async with open_nursery() as handlers:
-                server.nursery = handlers
+                server.open(handlers)
                 try:
                     yield server
                 finally:
@@ -274,4 +336,5 @@ async def open_server(
                     server.nursery = None
                     handlers.cancel_scope.cancel()
         finally:
+            server.abandon()
             await server.finish()

@@ -24,17 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Traffic"]
 
 
-class _Write:
-    """Bytes that were given to the stream at one time, or what became of them."""
-
-    __slots__ = ("at", "data")
-
-    def __init__(self, at: float, data: bytes) -> None:
-        self.at = at
-        self.data: bytes | tuple[FrameHead, ...] = data
-
-    def heads(self) -> tuple[FrameHead, ...]:
-        return self.data if isinstance(self.data, tuple) else tuple(parse_heads(self.data))
+def _heads(written: bytes | tuple[FrameHead, ...]) -> tuple[FrameHead, ...]:
+    return written if isinstance(written, tuple) else tuple(parse_heads(written))
 
 
 class Traffic:
@@ -47,6 +38,7 @@ class Traffic:
     __slots__ = (
         "_heads",
         "_large",
+        "_times",
         "_writes",
         "bytes_handed",
         "bytes_received",
@@ -67,8 +59,12 @@ class Traffic:
         self.bytes_handed = 0
         self.bytes_sent = 0
         self._heads = heads
-        self._writes: deque[_Write] = deque(maxlen=limits.RECENT_WRITES)
-        self._large: _Write | None = None
+        #: What was given to the stream at one time, and when: whole frames, or what became of them. Two rows, because
+        #: an object for each write would cost more than all the rest.
+        self._writes: deque[bytes | tuple[FrameHead, ...]] = deque(maxlen=limits.RECENT_WRITES)
+        self._times: deque[float] = deque(maxlen=limits.RECENT_WRITES)
+        #: True while one of them is large.
+        self._large = False
 
     def received(self, size: int) -> None:
         """Note that ``size`` bytes came; to be called before they are parsed."""
@@ -80,12 +76,12 @@ class Traffic:
         """Note that ``data``, which is whole frames, is given to the stream."""
         self.bytes_handed += len(data)
         self.handed_at = now = trio.current_time()
-        write = _Write(now, data)
-        self._writes.append(write)
         if len(data) > limits.SMALL_WRITE:
-            if self._large is not None:
-                self._large.data = ()
-            self._large = write
+            if self._large:
+                self._replace_large(())
+            self._large = True
+        self._writes.append(data)
+        self._times.append(now)
 
     def sent(self) -> None:
         """Note that the stream has taken all that it was given."""
@@ -93,9 +89,17 @@ class Traffic:
 
     def settle(self) -> None:
         """Let go of the bytes of a large write, for its heads; to be called once in a while."""
-        if self._large is not None:
-            self._large.data = self._large.heads()
-            self._large = None
+        if self._large:
+            self._replace_large(None)
+            self._large = False
+
+    def _replace_large(self, heads: tuple[FrameHead, ...] | None) -> None:
+        """Put ``heads``, or the heads it has, in the place of the large write; it may be forgotten already."""
+        for index in range(len(self._writes) - 1, -1, -1):
+            written = self._writes[index]
+            if isinstance(written, bytes) and len(written) > limits.SMALL_WRITE:
+                self._writes[index] = _heads(written) if heads is None else heads
+                return
 
     def heard_heads(self) -> Iterator[tuple[float | None, FrameHead]]:
         """Yield the latest frames of the peer, oldest first, with the times they were read; None for the oldest."""
@@ -108,6 +112,6 @@ class Traffic:
 
     def said_heads(self) -> Iterator[tuple[float, FrameHead]]:
         """Yield our latest frames, oldest first, with the times they were given to the stream."""
-        for write in self._writes:
-            for head in write.heads():
-                yield write.at, head
+        for at, written in zip(self._times, self._writes, strict=True):
+            for head in _heads(written):
+                yield at, head

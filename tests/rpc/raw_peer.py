@@ -8,12 +8,13 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
-import trio
 
 from tests.protocol.peers import REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import trio
 
 _PING = 6
 
@@ -26,7 +27,9 @@ def request(method: str) -> list[tuple[bytes, bytes]]:
 class RawPeer:
     """An HTTP/2 client by hand, on ``stream``; what it acknowledges by itself is SETTINGS and PING."""
 
-    def __init__(self, stream: trio.abc.Stream, *, stream_window: int = 65_535, connection_window: int = 65_535) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, *, stream_window: int = 65_535, connection_window: int = 65_535
+    ) -> None:
         self.stream = stream
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
         self.h2.local_settings = h2.settings.Settings(

@@ -473,7 +473,7 @@ async def test_broken_http2_is_answered(stream_pair: Any) -> None:
                 got += data
         await server.closed.wait()
     assert isinstance(server.failure, MobysessionError)
-    assert b"\0\0\x08\7\0\0\0\0\0" in got
+    assert b"\7\0\0\0\0\0\0\0\0\0\0\0\0\1Invalid HTTP/2 preamble." in got
 
 
 async def test_goaway_with_an_error_ends_the_connection(stream_pair: Any) -> None:

@@ -303,6 +303,29 @@ async def test_details_of_an_ok_status_are_no_failure(registrar: Any, echo: Any,
     assert ended == [(SERVICE + "One", StatusCode.OK, "all is well", None)]
 
 
+async def test_failing_in_a_nursery(echo: Any, open_pair: Any) -> None:
+    """What an asynchronous function raises or aborts in a nursery of its own is the status, not the group around it."""
+    messages, service = echo
+    note = messages.Note
+    base: Any = service.EchoServicer
+
+    class Echo(base):  # type: ignore[misc]  # made at run time
+        async def One(self, request: Any, context: Any) -> Any:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                if request.text == "abort":
+                    await context.abort(grpc.StatusCode.ABORTED, "enough")
+                raise RpcError(StatusCode.OUT_OF_RANGE, "typed")
+
+    registrar = Registrar()
+    GrpcioServicer(Echo(), service.add_EchoServicer_to_server).register(registrar)
+    async with open_pair(registrar) as (channel, _):
+        for text, code in (("abort", StatusCode.ABORTED), ("raise", StatusCode.OUT_OF_RANGE)):
+            with pytest.raises(RpcError) as caught:
+                await channel.unary(SERVICE + "One", note(text=text), note)
+            assert caught.value.code is code
+
+
 async def test_metadata_both_ways(registrar: Any, servicer: Any, echo: Any, open_pair: Any) -> None:
     """A servicer sees the request's metadata and deadline, and begins its response with metadata of its own."""
     note = echo[0].Note
@@ -314,7 +337,8 @@ async def test_metadata_both_ways(registrar: Any, servicer: Any, echo: Any, open
             await call.receive()
             assert await call.receive() is None
     seen, remaining = servicer.seen[0]
-    assert [(entry.key, entry.value) for entry in seen] == metadata
+    assert [(entry.key, entry.value) for entry in seen[:-1]] == metadata
+    assert seen[-1].key == "user-agent"
     assert 0 < remaining <= 60
 
 
@@ -461,7 +485,7 @@ async def test_rest_of_the_context(echo: Any, open_pair: Any, style: str, caplog
     base: Any = service.EchoServicer
 
     def use(context: Any) -> None:
-        said.append((context.peer(), context.peer_identities(), context.peer_identity_key(), context.auth_context()))
+        said.append((context.peer(), context.peer_identities(), context.peer_identity_key()))
         said.append((context.code(), context.details(), context.time_remaining(), context.trailing_metadata()))
         context.set_details(b"bytes")
         context.set_code("nonsense")
@@ -504,7 +528,7 @@ async def test_rest_of_the_context(echo: Any, open_pair: Any, style: str, caplog
                 await call.receive()
     assert (caught.value.code, caught.value.message) == (StatusCode.UNKNOWN, "")
     assert said == [
-        ("unix:", None, None, {}),
+        ("unix:", None, None),
         (None, None, None, None) if style == "plain" else (None, "", None, ()),
         (grpc.StatusCode.UNKNOWN, b"bytes" if style == "plain" else "bytes"),
         (("a", "text"), ("b-bin", b"text")),

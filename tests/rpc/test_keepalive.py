@@ -11,11 +11,11 @@ import trio.testing
 from mobysession import limits
 from mobysession.errors import ConnectionLost, RpcError, SessionLost, StatusCode, UsageError
 from mobysession.rpc.client import open_channel
-from mobysession.rpc.keepalive import CHANNEL_KEEPALIVE, SESSION_KEEPALIVE, Keepalive
-from mobysession.rpc.registrar import Cardinality, Registrar
+from mobysession.rpc.keepalive import CHANNEL_KEEPALIVE, Keepalive
+from mobysession.rpc.registrar import Registrar
 from mobysession.rpc.server import open_server
 from mobysession.session import Session
-from mobysession.testing import FakeDaemon, Faults
+from mobysession.testing import FakeDaemon, Faults, HealthSchedule
 from tests.rpc.raw_peer import RawPeer, count_pings
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ KEEPALIVE = Keepalive(interval=30, timeout=20)
 def hosting(handler: Callable[[ServerCall], Awaitable[None]]) -> Registrar:
     """Return a registrar with the one method ``/t.S/M``."""
     registrar = Registrar()
-    registrar.add("/t.S/M", Cardinality.STREAM_STREAM, handler)
+    registrar.stream("/t.S/M", handler)
     return registrar
 
 
@@ -44,7 +44,7 @@ async def read_all(stream: trio.abc.Stream) -> None:
 @pytest.mark.parametrize("pair", [trio.testing.memory_stream_pair, trio.testing.lockstep_stream_pair])
 @pytest.mark.parametrize("reads", [True, False])
 async def test_a_silent_peer_ends_the_connection(pair: Any, reads: bool, autojump_clock: Any) -> None:
-    """Who says nothing for the interval and the timeout is given up then, whether it reads or not; the error says so."""
+    """Who says nothing for interval and timeout is given up then, whether it reads or not; the error says so."""
     ours, theirs = pair()
     async with trio.open_nursery() as nursery, open_server(ours, Registrar(), keepalive=KEEPALIVE) as server:
         if reads:
@@ -82,18 +82,18 @@ async def test_running_handlers_are_stopped(autojump_clock: Any) -> None:
 
 
 async def test_a_living_peer_is_kept(autojump_clock: Any) -> None:
-    """An idle connection whose peer answers goes on for ever, asked once an interval, and its round trip is measured."""
+    """An idle connection whose peer answers goes on, asked once an interval, and its round trip is measured."""
     ours, theirs = trio.testing.memory_stream_pair()
     async with (
         open_server(ours, Registrar(), keepalive=KEEPALIVE) as server,
         open_channel(theirs, keepalive=None) as channel,
     ):
         assert server.round_trip is None
-        await trio.sleep(1000)
+        await trio.sleep(600)
         assert not server.closed.is_set()
         assert server.round_trip == 0.0
         asked = [frame for frame in channel.inspect().frames if frame.type == "PING" and not frame.sent]
-        assert len(asked) == 1000 // 30
+        assert len(asked) == 600 // 30 - 1
         await channel.ping()
 
 
@@ -113,35 +113,33 @@ async def test_any_byte_is_a_sign_of_life(autojump_clock: Any) -> None:
 
 
 async def test_a_healthy_session_is_never_asked(autojump_clock: Any) -> None:
-    """A daemon that checks a session's health gives sign enough: not one PING is sent in an hour."""
+    """A daemon that checks a session's health gives sign enough: not one PING but answers is sent in 20 minutes."""
     async with FakeDaemon() as daemon:
         session = Session(daemon.dialer)
         async with session.attach():
             seen = set()
-            for _ in range(600):
+            for _ in range(200):
                 await trio.sleep(6)
-                seen |= {frame.type for frame in session.inspect().frames if frame.sent}
-    assert "HEADERS" in seen
-    assert "PING" not in seen
+                seen |= {(frame.type, "ACK" in frame.flags) for frame in session.inspect().frames if frame.sent}
+    assert ("HEADERS", False) in seen
+    assert ("PING", False) not in seen
 
 
 async def test_a_half_dead_session_is_lost(autojump_clock: Any) -> None:
-    """A daemon that was ready and then vanishes without a goodbye ends the session, typed, with the reason and a hint."""
-    async with FakeDaemon(faults=Faults(stall_after=300)) as daemon:
-        started = trio.current_time()
+    """A daemon that was ready and vanishes without a goodbye ends the session, with the reason and a hint."""
+    async with FakeDaemon(health=HealthSchedule(interval=1e6), faults=Faults(stall_after=300)) as daemon:
         with pytest.raises(SessionLost, match="no answer to a PING in 20 s") as caught:
             async with Session(daemon.dialer).attach():
                 await trio.sleep_forever()
     assert isinstance(caught.value.__cause__, ConnectionLost)
     assert "firewall" in (caught.value.hint or "")
-    assert trio.current_time() - started < 2 * SESSION_KEEPALIVE.interval + SESSION_KEEPALIVE.timeout
 
 
 async def test_a_session_without_keepalive_waits(autojump_clock: Any) -> None:
     """With None nobody is asked, and silence means nothing."""
     ours, theirs = trio.testing.memory_stream_pair()
     async with open_server(ours, Registrar(), keepalive=None) as server:
-        await trio.sleep(100_000)
+        await trio.sleep(5_000)
         assert not server.closed.is_set()
         assert not server.inspect().asked
     await theirs.aclose()
@@ -152,7 +150,7 @@ async def test_a_channel_is_asked_only_during_calls(autojump_clock: Any) -> None
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery, open_channel(ours) as channel:
         nursery.start_soon(read_all, theirs)
-        await trio.sleep(10_000)
+        await trio.sleep(2_000)
         assert not channel.closed.is_set()
         with pytest.raises(RpcError, match="no answer to a PING") as caught:
             async with channel.open_call("/t.S/M") as call:
@@ -179,7 +177,7 @@ class Enforcer:
 
 @pytest.mark.parametrize("calls", [0, 1])
 async def test_grpc_go_puts_up_with_a_channel(calls: int, autojump_clock: Any) -> None:
-    """In a day of silence no PING of the default keepalive earns a strike; three would end the connection."""
+    """In hours of silence no PING of the default keepalive earns a strike; three would end the connection."""
     ours, theirs = trio.testing.memory_stream_pair()
     enforcer = Enforcer()
 
@@ -195,12 +193,12 @@ async def test_grpc_go_puts_up_with_a_channel(calls: int, autojump_clock: Any) -
     async with trio.open_nursery() as nursery, open_channel(ours) as channel:
         nursery.start_soon(answer)
         async with channel.open_call("/t.S/M"):
-            await trio.sleep(86_400 if calls else 0)
-        await trio.sleep(0 if calls else 86_400)
+            await trio.sleep(10_000 if calls else 0)
+        await trio.sleep(0 if calls else 10_000)
         assert not channel.closed.is_set()
         nursery.cancel_scope.cancel()
     assert enforcer.strikes == 0
-    assert (enforcer.last > 86_000) == bool(calls)
+    assert (enforcer.last > 9_000) == bool(calls)
 
 
 async def test_a_loop_that_stands_still_blames_nobody(autojump_clock: Any) -> None:
