@@ -327,7 +327,10 @@ def custom_headers(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         return ()
     import csv  # only for who sets it: start-up
 
-    pairs = [item.partition("=") for row in csv.reader([value]) for item in row]
+    try:
+        pairs = [item.partition("=") for row in csv.reader([value]) for item in row]
+    except csv.Error:  # an end of line, or a field of more than 128 KiB
+        pairs = [("", "", "")]
     if not all(name.strip() and separator for name, separator, _ in pairs):
         raise EndpointError("DOCKER_CUSTOM_HEADERS is not a comma-separated list of NAME=VALUE")
     return tuple((name.strip(), content) for name, _, content in pairs)

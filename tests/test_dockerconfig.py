@@ -261,3 +261,5 @@ def test_headers_from_the_environment_replace_those_of_the_file(tmp_path: Path) 
     assert config.http_headers == (("A", "1"), ("B", "x,y"), ("C", "a=b"))
     with pytest.raises(errors.EndpointError, match="DOCKER_CUSTOM_HEADERS"):
         read(tmp_path, {}, DOCKER_CUSTOM_HEADERS="novalue")
+    with pytest.raises(errors.EndpointError, match="DOCKER_CUSTOM_HEADERS"):
+        read(tmp_path, {}, DOCKER_CUSTOM_HEADERS="A=1\rB=2")

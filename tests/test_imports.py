@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mobysession"
 
 #: What costs milliseconds and is needed by few: only what uses it may load it.
-HEAVY = {"asyncio", "click", "docker", "grpc", "httpx", "rich", "sqlite3"}
+HEAVY = {"argcomplete", "asyncio", "docker", "grpc", "httpx", "rich", "sqlite3"}
 WAITING = {"trio", "anyio", "asyncio", "socket", "_socket", "ssl", "_ssl", "selectors"}
 
 _ASK = """
@@ -77,10 +77,34 @@ def test_the_protocol_needs_neither_loop_nor_socket(tmp_path):
 def test_a_session_and_a_build_load_nothing_heavy(tmp_path):
     """The rooms that every build goes through get by without what only some front doors and views need."""
     names = _modules("rpc", "transport", "filesync", "services", "buildkit", "session", "build")
-    # What hosts grpcio's servicers is imported when somebody has one.
-    names = [name for name in names if not name.startswith("mobysession.rpc.grpcio")]
-    loaded = _ask(_import_all(names), HEAVY, tmp_path)
+    # What hosts grpcio's servicers is imported when somebody has one; what fetches tokens, when a registry wants one.
+    late = ("mobysession.rpc.grpcio", "mobysession.services.registry_tokens")
+    names = [name for name in names if not name.startswith(late)]
+    # A third of what the messages cost was protobuf's half in Python, of which its C half needs next to nothing.
+    loaded = _ask(_import_all(names), HEAVY | {"google.protobuf.internal.python_message"}, tmp_path)
     assert {name: found for name, found in loaded.items() if found} == {}
+
+
+@pytest.mark.parametrize("implementation", ["upb", "python"])
+def test_messages_work_with_either_half_of_protobuf(tmp_path, monkeypatch, implementation):
+    """Maps, nested messages, enums and another file's types go there and back, whoever makes the classes."""
+    monkeypatch.setenv("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", implementation)
+    body = """
+from google.protobuf.internal import api_implementation
+from mobysession._pb import control_pb2, fsutil_pb2, health_pb2
+request = control_pb2.SolveRequest(Ref="r", FrontendAttrs={"a": "b"}, Exporters=[control_pb2.Exporter(Type="moby")])
+assert control_pb2.SolveRequest.FromString(request.SerializeToString()) == request
+vertex = control_pb2.Vertex(digest="d")
+vertex.started.seconds = 5
+vertex.progressGroup.id = "g"
+assert control_pb2.Vertex.FromString(vertex.SerializeToString()).started.ToSeconds() == 5
+assert fsutil_pb2.Packet.PACKET_FIN == fsutil_pb2.Packet.PacketType.Value("PACKET_FIN") == 3
+answer = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+assert (answer.SerializeToString(), type(answer).__module__) == (b"\\x08\\x01", "mobysession._pb.health_pb2")
+look(api_implementation.Type())
+"""
+    watched = {"google.protobuf.internal.python_message"}
+    assert _ask(body, watched, tmp_path) == {implementation: sorted(watched) if implementation == "python" else []}
 
 
 def test_asking_for_the_version_is_cheap(tmp_path):

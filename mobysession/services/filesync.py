@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mobysession.errors import RpcError, StatusCode, UsageError
+import trio
+
+from mobysession.errors import ContextError, RpcError, StatusCode, UsageError
 from mobysession.filesync import Directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from mobysession.filesync import Source, TransferProgress, TransferReport
+    from mobysession.filesync.sources import SourceLike
     from mobysession.rpc.registrar import Registrar
     from mobysession.rpc.server import ServerCall
 
@@ -34,8 +37,7 @@ DIFF_COPY: Final = "/moby.filesync.v1.FileSync/DiffCopy"
 TAR_STREAM: Final = "/moby.filesync.v1.FileSync/TarStream"
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryTransfer:
+class DirectoryTransfer(NamedTuple):
     """One completed call: which directory, and what the transfer came to."""
 
     dir_name: str
@@ -46,24 +48,31 @@ class FileSync:
     """Let the daemon read directories.
 
     Args:
-        dirs: by the name that the build uses ("context", "dockerfile", a named context): a directory of this machine,
-        or
-            any other source.
+        dirs: by the name that the build uses ("context", "dockerfile", a named context): a directory of this machine, a
+            mapping of paths to contents, or any other source.
+        strict: fail a transfer over everything that changes while it goes on; see `mobysession.filesync.send_tree`.
+        reset_owner: send 0 as owner and group of everything, as every client does.
         on_progress: is called in the loop with the name of a directory and how far its transfer is; must not wait.
 
     Attributes:
         transfers: the completed calls, in the order in which they ended.
+        latest: how far the latest call for each name is.
     """
 
     def __init__(
         self,
-        dirs: Mapping[str, str | os.PathLike[str] | Source],
+        dirs: Mapping[str, SourceLike],
         *,
+        strict: bool = False,
+        reset_owner: bool = True,
         on_progress: Callable[[str, TransferProgress], None] | None = None,
     ) -> None:
         self._sources = {name: _source(name, given) for name, given in dirs.items()}
+        self._strict = strict
+        self._reset_owner = reset_owner
         self._on_progress = on_progress
         self.transfers: list[DirectoryTransfer] = []
+        self.latest: dict[str, TransferProgress] = {}
 
     def check(self) -> None:
         """See that every directory can be read, before a build is asked for; blocking.
@@ -74,10 +83,38 @@ class FileSync:
         for source in self._sources.values():
             source.check()
 
+    def hint_for(self, message: str) -> str | None:
+        """Return what in the directories may be behind an error of the engine, which does not name it; blocking.
+
+        Args:
+            message: the engine's.
+        """
+        if "invalid UTF-8" in message:
+            from mobysession.filesync.naming import not_utf8
+
+            return next((not_utf8(progress.odd_path) for progress in self.latest.values() if progress.odd_path), None)
+        if "syntax error in pattern" in message or "illegal exclusion pattern" in message:
+            place = _bad_pattern(self._sources.values())
+            return None if place is None else f"correct the pattern in {place}"
+        return None
+
     def register(self, registrar: Registrar) -> None:
         """Host the two methods of the service."""
         registrar.stream(DIFF_COPY, self._diff_copy)
         registrar.stream(TAR_STREAM, _refuse_tar_stream)
+
+    async def _locate(self, error: ContextError) -> None:
+        """Add to the error of a bad pattern the file and line that it is from, if that is one of ours."""
+        from mobysession.filesync.patterns import BadPattern
+
+        if not isinstance(error.__cause__, BadPattern):
+            return
+        pattern = error.__cause__.args[-1]
+        place = await trio.to_thread.run_sync(_where, list(self._sources.values()), pattern)
+        if place is not None:
+            error.message = f"{place}: {error.message}"
+            error.args = (error.message,)
+            error.hint = f"correct the pattern in {place}"
 
     async def _diff_copy(self, call: ServerCall) -> None:
         name = next(iter(call.encoded_values("dir-name")), "")
@@ -85,24 +122,56 @@ class FileSync:
         if source is None:
             raise RpcError(StatusCode.NOT_FOUND, f"no access allowed to dir {_go_quote(name)}")
         notify = self._on_progress
+
+        def told(progress: TransferProgress) -> None:
+            self.latest[name] = progress
+            if notify is not None:
+                notify(name, progress)
+
         # Loaded when it is asked for; a build has it loaded while the engine still reads the request.
         from mobysession.filesync import send_tree
 
-        report = await send_tree(
-            call,
-            source,
-            include=call.encoded_values("include-patterns"),
-            exclude=call.encoded_values("exclude-patterns"),
-            follow_paths=call.encoded_values("followpaths"),
-            progress=None if notify is None else lambda progress: notify(name, progress),
-        )
+        try:
+            report = await send_tree(
+                call,
+                source,
+                include=call.encoded_values("include-patterns"),
+                exclude=call.encoded_values("exclude-patterns"),
+                follow_paths=call.encoded_values("followpaths"),
+                reset_owner=self._reset_owner,
+                strict=self._strict,
+                progress=told,
+            )
+        except ContextError as error:
+            await self._locate(error)
+            raise
         self.transfers.append(DirectoryTransfer(name, report))
 
 
-def _source(name: str, given: str | os.PathLike[str] | Source) -> Source:
+def _where(sources: list[Source], pattern: str) -> str | None:
+    from mobysession.filesync.dockerignore import find_pattern
+
+    return next((place for source in sources if (place := find_pattern(source, pattern))), None)
+
+
+def _bad_pattern(sources: Iterable[Source]) -> str | None:
+    from mobysession.filesync.dockerignore import find_bad_pattern
+
+    for source in sources:
+        with suppress(OSError, ContextError):
+            if place := find_bad_pattern(source):
+                return place
+    return None
+
+
+def _source(name: str, given: SourceLike) -> Source:
     if not name:
         raise UsageError("a directory needs a name by which the daemon asks for it")
-    return Directory(given) if isinstance(given, (str, os.PathLike)) else given
+    if isinstance(given, (str, os.PathLike)):
+        return Directory(given)
+    from mobysession.filesync.sources import as_source  # only for who gives something else: start-up
+
+    return as_source(given)
 
 
 def _go_quote(text: str) -> str:

@@ -34,7 +34,7 @@ class Provider:
         call = getattr(function, "__call__", None)  # noqa: B004 - asks for the method, not whether there is one
         self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
-    async def call(self, subject: str) -> Any:
+    async def call(self, subject: object) -> Any:
         """Return what the function returns for ``subject``; what it raises passes through.
 
         Cancel: a synchronous function is left to run to its end in its thread; what it returns is dropped.

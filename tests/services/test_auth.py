@@ -89,11 +89,12 @@ async def test_docker_hub_may_be_asked_for_by_its_key(ask, host):
     assert await ask(Auth({"docker.io": ("user", "pass")}), host) == ("user", "pass")
 
 
-def test_only_credentials_is_served():
-    """The token authority methods stay unserved, so that the daemon falls back to Credentials."""
+def test_all_four_methods_are_served():
+    """The daemon finds the login and the three methods by which the login can stay here."""
     registrar = Registrar()
     Auth({}).register(registrar)
-    assert registrar.methods == (CREDENTIALS,)
+    names = [name.rpartition("/")[2] for name in registrar.methods]
+    assert names == ["Credentials", "FetchToken", "GetTokenAuthority", "VerifyTokenAuthority"]
 
 
 async def test_secrets_are_hidden_before_they_leave(ask):

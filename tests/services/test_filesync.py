@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
+from mobysession._pb.fsutil_pb2 import Packet
 from mobysession.errors import ContextError, RpcError, StatusCode, UsageError
+from mobysession.filesync import Content, Directory, FilesLike, Overlay, TarArchive
 from mobysession.services.filesync import DIFF_COPY, TAR_STREAM, FileSync
 from mobysession.testing.tree_receiver import TreeReceiver
 
@@ -171,3 +174,76 @@ async def test_progress_is_told_by_name(tmp_path: Path, context: Path, open_serv
         await copy(channel, tmp_path / "a", ("dir-name", "context"))
     assert {name for name, _ in heard} == {"context"}
     assert heard[-1][1].entries == 4
+
+
+async def test_any_source_is_read_by_its_name(tmp_path: Path, context: Path, open_service: OpenService) -> None:
+    """A mapping is a directory to the daemon, alone and laid over one of the disk."""
+    mapping: FilesLike = {"Dockerfile": "FROM busybox\n", "made": lambda: b"now"}
+    service = FileSync({"context": Overlay(context, mapping), "dockerfile": mapping})
+    async with open_service(service) as channel:
+        await copy(channel, tmp_path / "a", ("dir-name", "context"))
+        assert await copy(channel, tmp_path / "b", ("dir-name", "dockerfile")) == {"Dockerfile", "made"}
+    assert (tmp_path / "a" / "Dockerfile").read_bytes() == b"FROM busybox\n"
+    assert (tmp_path / "a" / "made").read_bytes() == b"now"
+    assert (tmp_path / "a" / "src" / "b.txt").stat().st_size == 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sent", "line"),
+    [
+        (".dockerignore", "# a comment\n\n*.log\n /x/./a[ \n", "x/a[", 4),
+        (".dockerignore", "\ufeff! b[\r\n", "!b[", 1),
+        ("Other.dockerignore", "*\n!\n", "!", 2),
+    ],
+)
+async def test_a_bad_pattern_is_found_in_its_file(
+    tmp_path: Path, context: Path, open_service: OpenService, name: str, content: str, sent: str, line: int
+) -> None:
+    """The error names the file and the line from which the daemon made the pattern."""
+    (context / name).write_text(content, "utf-8")
+    service = FileSync({"context": {"f": ""}, "dockerfile": context})
+    async with open_service(service) as channel:
+        with pytest.raises(RpcError) as caught:
+            await copy(channel, tmp_path / "a", ("dir-name", "context"), ("exclude-patterns", sent))
+    assert caught.value.message.startswith(f"{name}:{line}: invalid excludepatterns: [")
+
+
+async def test_a_bad_pattern_of_nobody_stays_as_it_is(tmp_path: Path, context: Path, open_service: OpenService) -> None:
+    """Where no file has the pattern, the error says what the daemon sent."""
+    async with open_service(FileSync({"context": context})) as channel:
+        with pytest.raises(RpcError) as caught:
+            await copy(channel, tmp_path / "a", ("dir-name", "context"), ("include-patterns", "a["))
+    assert caught.value.message == 'invalid includepatterns: ["a["]: syntax error in pattern'
+
+
+async def test_owners_are_kept_where_that_is_wanted(tmp_path: Path, open_service: OpenService) -> None:
+    """Owners are reset as every client does, unless the service is told not to."""
+    with tarfile.open(tmp_path / "t", "w") as archive:
+        info = tarfile.TarInfo("f")
+        info.uid, info.gid = 12, 34
+        archive.addfile(info)
+    for reset, expected in ((True, (0, 0)), (False, (12, 34))):
+        service = FileSync({"context": TarArchive(tmp_path / "t")}, reset_owner=reset)
+        async with (
+            open_service(service) as channel,
+            channel.open_call(DIFF_COPY, metadata=[("dir-name", "context")]) as call,
+        ):
+            stat = Packet.FromString((await call.receive_batch())[0]).stat
+            assert (stat.uid, stat.gid) == expected
+            await call.send_batch([Packet(type=Packet.PACKET_FIN).SerializeToString()])
+            while await call.receive_batch():
+                pass
+
+
+async def test_a_strict_service_fails_over_a_change(tmp_path: Path, context: Path, open_service: OpenService) -> None:
+    """What others would send as it is ends the call with an error that names it."""
+
+    class Growing(Directory):
+        def fetch(self, path: bytes, offered: int) -> bytes | Content:
+            with (context / "Dockerfile").open("ab") as file:
+                file.write(b"# more\n")
+            return super().fetch(path, offered)
+
+    async with open_service(FileSync({"context": Growing(context)}, strict=True)) as channel:
+        with pytest.raises(RpcError, match='"Dockerfile" grew from 13 to 20 bytes while'):
+            await copy(channel, tmp_path / "a", ("dir-name", "context"), ("include-patterns", "Dockerfile"))

@@ -49,7 +49,8 @@ async def test_a_cancelled_watch_ends(open_service, ended):
             await call.end(HealthCheckRequest().SerializeToString())
             assert await call.receive() is not None
         await channel.unary(CHECK, HealthCheckRequest(), HealthCheckResponse)
-    assert [code for code, _, _ in ended] == [StatusCode.CANCELLED, StatusCode.OK]
+    # A call that waits for nothing may be answered before one that is cancelled has ended.
+    assert sorted(code for code, _, _ in ended) == [StatusCode.OK, StatusCode.CANCELLED]
 
 
 async def test_list_names_the_whole_session(open_service):

@@ -1,0 +1,274 @@
+"""Tokens of a registry, fetched on this side so that the login itself never reaches the engine.
+
+The engine was refused by the registry with a challenge, and hands over what the challenge says: a *realm*, the address
+that gives tokens, and the scopes. We go there with the user's login and pass the token on. The realm is the engine's
+word only, and a login must not go wherever an engine points: it goes to the realm that the registry itself names, asked
+by us, or that the user allowed, and not along a redirect to another host.
+
+Source: containerd core/remotes/docker/auth (fetch.go, parse.go), moby/buildkit session/auth/authprovider;
+distribution/distribution docs/content/spec/auth (token.md, oauth.md).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import httpx
+
+from mobysession import limits
+from mobysession._version import __version__
+from mobysession.errors import CredentialError, RpcError, StatusCode
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from mobysession.services.credentials import Credentials
+
+__all__ = ["Token", "TokenFetcher", "TokenRequest"]
+
+_CLIENT_ID: Final = "buildkit-client"
+_LIFETIME: Final = 60
+#: What a registry answers a POST with that knows GET only.
+_ASK_AGAIN: Final = frozenset((401, 404, 405))
+_REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+_LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
+_PARAMETER: Final = r'([a-zA-Z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'
+
+
+class TokenRequest(NamedTuple):
+    """What the engine asks for: the fields of the registry's challenge."""
+
+    host: str
+    realm: str
+    service: str = ""
+    scopes: Sequence[str] = ()
+
+
+class Token(NamedTuple):
+    """A token, the seconds it lives, and when it was issued in seconds since the epoch; 0 where nobody said."""
+
+    value: str
+    expires_in: int = _LIFETIME
+    issued_at: int = 0
+
+    def __repr__(self) -> str:
+        return f"Token(expires_in={self.expires_in}, issued_at={self.issued_at})"
+
+
+class _Answer(NamedTuple):
+    """An HTTP response, read in bounds."""
+
+    method: str
+    url: httpx.URL
+    status: int
+    reason: str
+    headers: httpx.Headers
+    body: bytes
+
+
+class TokenFetcher:
+    """Fetch tokens with the user's logins.
+
+    Args:
+        allowed_realms: realms that get a login although the registry cannot be asked from here, or names another.
+        timeout: seconds that one request may take.
+    """
+
+    def __init__(self, *, allowed_realms: Collection[str] = (), timeout: float = limits.TOKEN_TIMEOUT) -> None:
+        self._allowed = frozenset(httpx.URL(realm) for realm in allowed_realms)
+        self._timeout = timeout
+        #: The realm of each host, as the host says; None where it says none.
+        self._named: dict[str, httpx.URL | None] = {}
+
+    async def realm_of(self, host: str) -> httpx.URL | None:
+        """Return the realm that a registry's own challenge names; None where it names none or cannot be asked.
+
+        Asked once a host. A registry on this machine's loopback may speak plain HTTP; others must speak TLS.
+        """
+        if host not in self._named:
+            self._named[host] = await self._ask_realm(host)
+            while len(self._named) > limits.CREDENTIAL_CACHE_HOSTS:
+                del self._named[next(iter(self._named))]
+        return self._named[host]
+
+    async def fetch(self, request: TokenRequest, login: Credentials) -> Token:
+        """Return a token for what is asked, with ``login`` if it has a secret, else anonymously.
+
+        Raises:
+            RpcError: PERMISSION_DENIED where the realm is not the registry's.
+            CredentialError: the realm cannot be reached, refuses, or answers with no token.
+
+        Cancel: the request is dropped; a token may have been issued.
+        """
+        realm = await self._checked_realm(request)
+        async with self._client() as client:
+            try:
+                if not login.secret:
+                    return await self._get(client, realm, request, None, "anonymous")
+                answer = await _ask(client, "POST", realm, data=_form(request, login))
+                if answer.status in _ASK_AGAIN and (login.username or answer.status != 405):
+                    return await self._get(client, realm, request, login, "oauth")
+                return _parse(answer, ("access_token",), "oauth")
+            except httpx.HTTPError as error:
+                raise CredentialError(
+                    f"{realm.host} did not give a token for {request.host}: {_reason(error)}",
+                    hint="Is it reachable from this machine? The engine asks it through this client.",
+                ) from error
+
+    async def _get(
+        self, client: httpx.AsyncClient, realm: httpx.URL, request: TokenRequest, login: Credentials | None, kind: str
+    ) -> Token:
+        url = realm
+        if request.service:
+            url = url.copy_merge_params({"service": request.service})
+        for scope in request.scopes:
+            url = url.copy_add_param("scope", scope)
+        auth = None if login is None else httpx.BasicAuth(login.username, login.secret)
+        for _ in range(limits.TOKEN_REDIRECTS):
+            answer = await _ask(client, "GET", url, auth=auth)
+            if answer.status not in _REDIRECTS or "location" not in answer.headers:
+                return _parse(answer, ("access_token", "token"), kind)
+            target = url.join(answer.headers["location"])
+            if not _same_origin(url, target):
+                raise CredentialError(
+                    f"{url.host} sends the request for a token of {request.host} on to {target.host}",
+                    hint="Tokens are asked of the registry's own realm only; allow the other one if it is yours.",
+                )
+            url = target
+        raise CredentialError(f"{url.host} sends the request for a token of {request.host} round in circles")
+
+    async def _checked_realm(self, request: TokenRequest) -> httpx.URL:
+        try:
+            realm = httpx.URL(request.realm)
+        except (httpx.InvalidURL, ValueError):
+            realm = httpx.URL("")
+        if realm.scheme not in ("http", "https") or not realm.host or realm.userinfo:
+            raise RpcError(StatusCode.INVALID_ARGUMENT, f"{request.realm[:200]!r} is no address that gives tokens")
+        if realm in self._allowed:
+            return realm
+        named = await self.realm_of(request.host)
+        if named is None:
+            raise RpcError(
+                StatusCode.PERMISSION_DENIED,
+                f"{request.host} does not say where its tokens come from; the login for it is not sent to {realm.host}",
+                hint=f"If {realm} is right, allow it as a realm.",
+            )
+        if named != realm:
+            raise RpcError(
+                StatusCode.PERMISSION_DENIED,
+                f"{request.host} has its tokens from {named}; its login is not sent to {realm.host}",
+                hint="The engine named another address: do not trust it before you know why.",
+            )
+        return realm
+
+    async def _ask_realm(self, host: str) -> httpx.URL | None:
+        try:
+            name = httpx.URL(f"https://{host}").host
+        except (httpx.InvalidURL, ValueError):
+            return None
+        async with self._client() as client:
+            for scheme in ("https", "http") if name in _LOOPBACK else ("https",):
+                try:
+                    answer = await _ask(client, "GET", httpx.URL(f"{scheme}://{host}/v2/"))
+                except (httpx.HTTPError, CredentialError):
+                    continue
+                return _realm(answer, plain=name in _LOOPBACK)
+        return None
+
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(timeout=self._timeout, headers={"user-agent": f"mobysession/{__version__}"})
+
+
+async def _ask(client: httpx.AsyncClient, method: str, url: httpx.URL, **given: Any) -> _Answer:
+    body = bytearray()
+    async with client.stream(method, url, **given) as response:
+        try:
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > limits.TOKEN_ANSWER:
+                    # Closed and read on, not left: httpx's generators end only where their stream does.
+                    await response.aclose()
+        except httpx.HTTPError:
+            if len(body) <= limits.TOKEN_ANSWER:
+                raise
+    if len(body) > limits.TOKEN_ANSWER:
+        raise CredentialError(f"{url.host} answers with more than {limits.TOKEN_ANSWER} bytes, which is no token")
+    return _Answer(method, url, response.status_code, response.reason_phrase, response.headers, bytes(body))
+
+
+def _realm(answer: _Answer, *, plain: bool) -> httpx.URL | None:
+    for challenge in answer.headers.get_list("www-authenticate"):
+        scheme, _, rest = challenge.strip().partition(" ")
+        if scheme.lower() != "bearer":
+            continue
+        for name, quoted, bare in re.findall(_PARAMETER, rest):
+            if name.lower() == "realm":
+                try:
+                    realm = httpx.URL(re.sub(r"\\(.)", r"\1", quoted) or bare)
+                except httpx.InvalidURL:
+                    return None
+                # A realm without TLS would carry the login in the clear.
+                return realm if realm.scheme == "https" or (plain and realm.scheme == "http") else None
+    return None
+
+
+def _form(request: TokenRequest, login: Credentials) -> dict[str, str]:
+    form = {"client_id": _CLIENT_ID, "service": request.service}
+    if request.scopes:
+        form["scope"] = " ".join(request.scopes)
+    if login.username:
+        return form | {"grant_type": "password", "username": login.username, "password": login.secret}
+    return form | {"grant_type": "refresh_token", "refresh_token": login.secret}
+
+
+def _parse(answer: _Answer, fields: tuple[str, ...], kind: str) -> Token:
+    where = answer.url.copy_with(query=None)
+    if not 200 <= answer.status < 400 or answer.status in _REDIRECTS:
+        raise CredentialError(
+            f"failed to fetch {kind} token: unexpected status from {answer.method} request to {where}: "
+            f"{answer.status} {answer.reason}{_details(answer)}"
+        )
+    found = _json(answer)
+    value = next((found[field] for field in fields if isinstance(found.get(field), str) and found[field]), "")
+    if not value:
+        raise CredentialError(f"failed to fetch {kind} token: {where} answered without a token")
+    lifetime = found.get("expires_in")
+    return Token(value, lifetime if isinstance(lifetime, int) and lifetime > 0 else _LIFETIME, _issued(found))
+
+
+def _issued(found: dict[str, Any]) -> int:
+    try:
+        return max(0, int(datetime.datetime.fromisoformat(found["issued_at"]).timestamp()))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return 0
+
+
+def _details(answer: _Answer) -> str:
+    """Return what the registry says of its refusal, in bounds."""
+    errors = _json(answer).get("errors")
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        return f": {str(errors[0].get('code', ''))[:64]}: {str(errors[0].get('message', ''))[:256]}"
+    return ""
+
+
+def _json(answer: _Answer) -> dict[str, Any]:
+    try:
+        found = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    return (one.scheme, one.host, _port(one)) == (other.scheme, other.host, _port(other))
+
+
+def _port(url: httpx.URL) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    return "it took too long" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
