@@ -16,11 +16,11 @@ from mobysession.build import build
 from mobysession.transport.endpoint import Endpoint
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Sequence
 
     from integration.engines import Engine
     from mobysession.build import BuildResult
+    from mobysession.filesync.sources import SourceLike
 
 __all__ = ["BUILD_TIMEOUT", "FileState", "Witness", "build_image"]
 
@@ -36,7 +36,7 @@ _TYPES = {
 }
 
 
-def build_image(engine: Engine, context: str | os.PathLike[str], **options: Any) -> BuildResult:
+def build_image(engine: Engine, context: SourceLike, **options: Any) -> BuildResult:
     """Build in a trio loop of its own, as `mobysession.build.build`; fail where it takes more than `BUILD_TIMEOUT`."""
 
     async def run() -> BuildResult:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: What no help text needs.
-HEAVY = {"asyncio", "docker", "google.protobuf", "grpc", "h2", "httpx", "rich", "sqlite3", "ssl", "trio"}
+HEAVY = {"argcomplete", "asyncio", "docker", "google.protobuf", "grpc", "h2", "httpx", "rich", "sqlite3", "ssl", "trio"}
 
 
 def run(*arguments: str, cwd: Path, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -31,22 +31,25 @@ def imported(*arguments: str, cwd: Path) -> set[str]:
 
 
 def test_the_version_loads_no_framework(tmp_path: Path) -> None:
-    """It is printed on stdout, and neither click nor trio nor logging are loaded for it."""
+    """It is printed on stdout, and neither argparse nor trio nor logging are loaded for it."""
     done = run("--version", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"mobysession {__version__}\n", "")
     names = imported("--version", cwd=tmp_path)
     assert "mobysession.cli" in names
-    assert names & (HEAVY | {"click", "logging", "mobysession.errors"}) == set()
+    assert names & (HEAVY | {"argparse", "logging", "mobysession.errors"}) == set()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in ("build", "demo", "dial", "probe"))])
 def test_help_loads_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
     """Neither the loop nor the wire; the list of verbs does not even load the verbs."""
     names = imported(*arguments, cwd=tmp_path)
-    assert "click" in names
+    assert "argparse" in names
     assert names & HEAVY == set()
     if arguments == ["--help"]:
-        assert {name for name in names if name.startswith("mobysession.cli.")} == {"mobysession.cli.app"}
+        assert {name for name in names if name.startswith("mobysession.cli.")} == {
+            "mobysession.cli.app",
+            "mobysession.cli.parser",
+        }
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,13 @@ from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.hijack import hijack
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from mobysession.build.contexts import SourceFile
     from mobysession.build.result import BuildResult
     from mobysession.buildkit.status import BuildStatus
+    from mobysession.filesync.sources import SourceLike
     from mobysession.progress.view import View
 
 __all__ = ["build"]
@@ -41,17 +42,17 @@ _log = logging.getLogger("mobysession.build")
 
 
 async def build(
-    context: str | os.PathLike[str] = ".",
+    context: SourceLike = ".",
     *,
     endpoint: Endpoint | None = None,
     progress: str | View | None = None,
     on_status: Callable[[BuildStatus], None] | None = None,
     **options: Any,
 ) -> BuildResult:
-    """Build an image from a directory, in the engine's BuildKit, and keep it in the engine's image store.
+    """Build a directory in the engine's BuildKit, and put the result into its image store or where ``outputs`` say.
 
     Args:
-        context: the directory that COPY and ADD read.
+        context: the directory that COPY and ADD read, or another tree; see `BuildOptions`.
         endpoint: the engine; None is `Endpoint.from_env`.
         progress: ``auto``, ``plain``, ``tty`` or ``quiet``, shown on stderr; a view of your own; None shows nothing.
         on_status: called with the status model after each message of the engine; must not wait.
@@ -60,6 +61,7 @@ async def build(
     Raises:
         UsageError: the options make no sense.
         ProviderError: the context, a secret or the credentials cannot be used.
+        OutputError: an output cannot be written here.
         TransportError, SessionError: the engine cannot be reached or went away.
         UnsupportedByEngine: the engine does not have what was asked for.
         BuildFailed: the engine could not build.
@@ -69,7 +71,7 @@ async def build(
     return await build_with(make_options(context, options), endpoint=endpoint, progress=progress, on_status=on_status)
 
 
-def make_options(context: str | os.PathLike[str], options: Mapping[str, Any]) -> BuildOptions:
+def make_options(context: SourceLike, options: Mapping[str, Any]) -> BuildOptions:
     """Return `BuildOptions` from keywords; UsageError names one that does not exist."""
     known = {field.name for field in fields(BuildOptions)}
     for name in options:
@@ -106,7 +108,11 @@ async def _build_prepared(endpoint: Endpoint, prepared: Prepared, shown: BuildPr
                 from mobysession.progress.view import keep_ticking
 
                 nursery.start_soon(keep_ticking, shown.view)
-            result = await _run(endpoint, options, session, prepared.dockerfile, shown)
+            try:
+                result = await _run(endpoint, options, session, prepared.dockerfile, shown)
+            except BuildFailed as failure:
+                failure.hint = failure.hint or await trio.to_thread.run_sync(prepared.files.hint_for, failure.message)
+                raise
             nursery.cancel_scope.cancel()
     except BaseException as failure:
         error = failure
@@ -118,12 +124,17 @@ async def _build_prepared(endpoint: Endpoint, prepared: Prepared, shown: BuildPr
     from mobysession.build.result import context_transfer
 
     result = replace(result, transfers=tuple(map(context_transfer, prepared.files.transfers)))
+    if prepared.outputs is not None:
+        from mobysession.build.exports import check_received
+
+        check_received(prepared.outputs)
+        result = replace(result, outputs=tuple(prepared.outputs.received))
     await trio.to_thread.run_sync(write_outputs, options, result)
     return result
 
 
 async def _run(
-    endpoint: Endpoint, options: BuildOptions, session: Session, dockerfile: Path, progress: BuildProgress
+    endpoint: Endpoint, options: BuildOptions, session: Session, dockerfile: Path | SourceFile, progress: BuildProgress
 ) -> BuildResult:
     """Attach the session and dial the control connection side by side; build on them by the driver that there is."""
     control_stream = _Pending()

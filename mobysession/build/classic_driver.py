@@ -63,7 +63,7 @@ async def build_classic(
                     _take(_parse(line), response, progress)
     finally:
         progress.finish()
-    if not response.get(_IMAGE_ID):
+    if not response.get(_IMAGE_ID) and not options.outputs:
         raise HandshakeError(
             "the engine ended its answer to POST /build without an image and without an error",
             hint="Its log says more. A proxy in between must pass the whole answer through.",
@@ -82,6 +82,21 @@ def _refuse_unaskable(options: BuildOptions) -> None:
         )
     if len(options.platforms) > 1:
         raise UnsupportedByEngine("POST /build makes images of one platform only", hint="Build one platform at a time.")
+    if options.build_contexts:
+        raise UnsupportedByEngine("POST /build has no named contexts", hint="Use an engine with /grpc.")
+    if options.outputs:
+        _refuse_outputs(options)
+
+
+def _refuse_outputs(options: BuildOptions) -> None:
+    if len(options.outputs) > 1:
+        raise UnsupportedByEngine("POST /build has one output only", hint="Build once for each output.")
+    if any(output.type == "cacheonly" for output in options.exports()):
+        # Docker 20.10 takes it, and later ones look for an exporter without a name.
+        raise UnsupportedByEngine(
+            "POST /build cannot leave a result in the cache only",
+            hint="Leave the output out, or use an engine with /grpc.",
+        )
 
 
 def _take(item: dict[str, Any], response: dict[str, str], progress: BuildProgress) -> None:

@@ -8,7 +8,9 @@ from mobysession.buildkit.solve_errors import build_failed
 from mobysession.errors import (
     BuildFailed,
     ConnectionLost,
+    ContextError,
     MobysessionError,
+    OutputError,
     ProtocolError,
     RpcError,
     SessionLost,
@@ -18,6 +20,7 @@ from mobysession.errors import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mobysession.build.contexts import SourceFile
     from mobysession.buildkit.status import BuildStatus
     from mobysession.redaction import Redactor
     from mobysession.session.session import Session
@@ -51,6 +54,9 @@ def explain(
     if redactor:
         _redact(explained, redactor)
     cause = _local_cause(session, explained.message)
+    if isinstance(cause, OutputError):
+        # The build itself was fine, and what is to be mended is here.
+        return cause
     if isinstance(cause, MobysessionError) and cause.hint:
         explained.hint = cause.hint
     explained.__cause__ = cause or error.__cause__
@@ -67,11 +73,11 @@ def _redact(error: BuildFailed, redactor: Redactor) -> None:
     error.excerpt = redactor.redact(error.excerpt)
 
 
-def read_if_there(path: Path) -> bytes | None:
+def read_if_there(path: Path | SourceFile) -> bytes | None:
     """Return the content of a file, None where it cannot be read; blocking."""
     try:
         return path.read_bytes()
-    except OSError:
+    except (OSError, ContextError):
         return None
 
 

@@ -8,13 +8,15 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from mobysession.errors import ContextError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mobysession.build.exports import Output
+    from mobysession.filesync.sources import SourceLike
     from mobysession.rpc.registrar import Attachable
     from mobysession.services.credentials import CredentialsFrom
     from mobysession.services.secrets import SecretSource
@@ -33,8 +35,7 @@ _NETWORK_MODES = ("default", "none", "host")
 _REFERENCE = r"(?:[A-Za-z0-9.\-_\[\]:]+/)*[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?::[\w][\w.\-]{0,127})?"
 
 
-@dataclass(frozen=True)
-class Ulimit:
+class Ulimit(NamedTuple):
     """One ``--ulimit``; ``hard`` is ``soft`` where it is not given, -1 means unlimited."""
 
     name: str
@@ -67,8 +68,13 @@ class BuildOptions:
     """What to build. Every field has the meaning of the option of ``docker buildx build`` that bears its name.
 
     Args:
-        context: the directory that COPY and ADD read.
-        file: path of the Dockerfile, relative to the working directory; None is ``Dockerfile`` in the context.
+        context: the directory that COPY and ADD read; or a mapping of paths to contents, or any other source, see
+            `mobysession.filesync`.
+        build_contexts: further trees by name, for ``FROM name`` and ``COPY --from=name``: as ``context``, or a text
+            that the engine resolves, such as ``docker-image://alpine``.
+        file: path of the Dockerfile, relative to the working directory; None is ``Dockerfile`` in the context. With a
+            context that is no directory, it is looked for in the context first.
+        strict: fail the build over everything that changes in a tree while it is sent.
         tags: names for the image, ``NAME[:TAG]``.
         target: the stage to build; None is the last.
         build_args: values of ARGs; None takes the value of the environment variable of that name, if it is set.
@@ -81,6 +87,8 @@ class BuildOptions:
         shm_size: size of /dev/shm, in bytes or as ``64m``.
         ulimits: limits for RUN, as ``nofile=1024:2048``.
         secrets: what each ``RUN --mount=type=secret,id=...`` gets; see `mobysession.services.secrets.SecretSource`.
+        outputs: where the result goes, as `Output` or as text like ``type=local,dest=out``; none is the engine's image
+            store. See `mobysession.build.exports.Output`.
         iidfile: file that the image ID is written to; ``metadata_file``: one for the engine's response, as JSON.
         credentials: registry credentials, and no others are looked up then; None asks docker's configuration. See
             `mobysession.services.auth.Auth`.
@@ -88,7 +96,8 @@ class BuildOptions:
         driver: how the engine is asked.
     """
 
-    context: str | os.PathLike[str] = "."
+    context: SourceLike = "."
+    build_contexts: Mapping[str, SourceLike] = field(default_factory=dict)
     file: str | os.PathLike[str] | None = None
     tags: Sequence[str] = ()
     target: str | None = None
@@ -103,18 +112,22 @@ class BuildOptions:
     shm_size: int | str | None = None
     ulimits: Sequence[str | Ulimit] = ()
     secrets: Mapping[str, SecretSource] = field(default_factory=dict)
+    outputs: Sequence[str | Output] = ()
     iidfile: str | os.PathLike[str] | None = None
     metadata_file: str | os.PathLike[str] | None = None
     credentials: CredentialsFrom | None = None
+    strict: bool = False
     services: Sequence[Attachable] = ()
     driver: Driver = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("tags", "no_cache_filter", "platforms", "add_hosts", "ulimits", "services"):
+        for name in ("tags", "no_cache_filter", "platforms", "add_hosts", "ulimits", "outputs", "services"):
             if isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} takes a list, not one string")
         _check_mapping("build_args", self.build_args, optional=True)
         _check_mapping("labels", self.labels)
+        if not all(self.build_contexts):
+            raise UsageError("a named context has an empty name")
         if not isinstance(self.secrets, Mapping):
             raise UsageError("secrets takes a mapping of secret ID to source")
         for tag in self.tags:
@@ -129,7 +142,7 @@ class BuildOptions:
             raise UsageError("no_cache and no_cache_filter exclude each other")
         if any(not name for name in (*self.build_args, *self.labels)):
             raise UsageError("a build argument or a label has an empty name")
-        self.hosts(), self.limits(), self.shm_bytes()
+        self.hosts(), self.limits(), self.shm_bytes(), self.exports()
 
     def hosts(self) -> list[tuple[str, str]]:
         """Return ``add_hosts`` as (host, address)."""
@@ -138,6 +151,14 @@ class BuildOptions:
     def limits(self) -> list[Ulimit]:
         """Return ``ulimits`` as values."""
         return [limit if isinstance(limit, Ulimit) else Ulimit.parse(limit) for limit in self.ulimits]
+
+    def exports(self) -> list[Output]:
+        """Return ``outputs`` as values."""
+        if not self.outputs:
+            return []
+        from mobysession.build.exports import Output  # only for who has outputs: start-up
+
+        return [output if isinstance(output, Output) else Output.parse(output) for output in self.outputs]
 
     def shm_bytes(self) -> int | None:
         """Return ``shm_size`` in bytes; None where it was not given."""
@@ -154,6 +175,8 @@ class BuildOptions:
         Raises:
             ContextError: one of them is missing, or not what it must be.
         """
+        if not isinstance(self.context, (str, os.PathLike)):
+            raise UsageError("the context is no directory of this machine")
         context = Path(self.context)
         _check_directory(context)
         if self.file is None:

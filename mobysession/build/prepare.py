@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,18 +17,22 @@ from mobysession.services.filesync import FileSync
 from mobysession.transport.api import EngineApi
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from mobysession.build.contexts import Contexts, SourceFile
     from mobysession.build.options import BuildOptions
+    from mobysession.filesync.sources import SourceLike
     from mobysession.rpc.registrar import Attachable
+    from mobysession.services.filesend import FileSend
     from mobysession.transport.endpoint import Endpoint
 
 __all__ = ["Prepared", "prepare", "refuse_unsupported"]
 
 _log = logging.getLogger("mobysession.build")
 
-#: The Engine API version since which the frontend knows shm-size and ulimits (Docker 23); older ones ignore them
-#: silently.
+#: The Engine API version since which the frontend knows shm-size, ulimits and named contexts (Docker 23); older ones
+#: ignore them silently.
 _RESOURCES_SINCE = (1, 42)
 
 
@@ -37,15 +42,17 @@ class Prepared(NamedTuple):
     Attributes:
         options: as given, and the proxies of docker's configuration among the build arguments.
         redactor: knows every secret that a service has given away.
+        outputs: takes what the engine sends; None where it sends nothing.
     """
 
     options: BuildOptions
     name: str
     shared_key: str
-    dockerfile: Path
+    dockerfile: Path | SourceFile
     files: FileSync
     services: tuple[Attachable, ...]
     redactor: Redactor
+    outputs: FileSend | None = None
 
 
 def prepare(options: BuildOptions, url: str) -> Prepared:
@@ -57,9 +64,10 @@ def prepare(options: BuildOptions, url: str) -> Prepared:
 
     Raises:
         ProviderError: the context, the Dockerfile, a secret or an output file cannot be used.
+        OutputError: an output cannot be written.
     """
-    context, directory, dockerfile = options.directories()
-    files = FileSync({"context": context, "dockerfile": directory})
+    contexts = _contexts(options)
+    files = FileSync(contexts.sources, strict=options.strict)
     files.check()
     redactor = Redactor()
     services: list[Attachable] = [files, Auth(options.credentials, redactor=redactor)]
@@ -70,15 +78,51 @@ def prepare(options: BuildOptions, url: str) -> Prepared:
         secrets.check()
         services.append(secrets)
     check_outputs(options)
+    outputs = _receive_outputs(options)
+    if outputs is not None:
+        services.append(outputs)
     return Prepared(
         _with_proxies(options, url),
-        context.resolve().name,
-        shared_key(context),
-        directory / dockerfile,
+        contexts.name,
+        contexts.shared_key,
+        contexts.dockerfile,
         files,
         (*services, *options.services),
         redactor,
+        outputs,
     )
+
+
+class _Directories(NamedTuple):
+    """As `mobysession.build.contexts.Contexts`, which a build of a directory need not load: start-up."""
+
+    sources: Mapping[str, SourceLike]
+    name: str
+    shared_key: str
+    dockerfile: Path | SourceFile
+
+
+def _contexts(options: BuildOptions) -> _Directories | Contexts:
+    if options.build_contexts or not isinstance(options.context, (str, os.PathLike)):
+        from mobysession.build.contexts import contexts_of
+
+        return contexts_of(options)
+    context, directory, dockerfile = options.directories()
+    sources = {"context": context, "dockerfile": directory}
+    return _Directories(sources, context.resolve().name, shared_key(context), directory / dockerfile)
+
+
+def _receive_outputs(options: BuildOptions) -> FileSend | None:
+    """Check the outputs; return the service that takes those which the engine sends."""
+    if not options.outputs:
+        return None
+    from mobysession.build.exports import check_destinations, targets_of
+    from mobysession.services.filesend import FileSend
+
+    outputs = options.exports()
+    check_destinations(outputs, tags=options.tags, platforms=options.platforms)
+    targets = targets_of(outputs)
+    return FileSend(targets) if targets else None
 
 
 def _with_proxies(options: BuildOptions, url: str) -> BuildOptions:
@@ -93,7 +137,12 @@ def _with_proxies(options: BuildOptions, url: str) -> BuildOptions:
 
 async def refuse_unsupported(endpoint: Endpoint, options: BuildOptions) -> None:
     """Ask the engine's version where an option would be ignored by an old one; UnsupportedByEngine where it is."""
-    wanted = [name for name, given in (("shm_size", options.shm_size), ("ulimits", options.ulimits)) if given]
+    if options.outputs:
+        from mobysession.build.exports import refuse_impossible
+
+        await refuse_impossible(endpoint, options.exports())
+    ignored = {"shm_size": options.shm_size, "ulimits": options.ulimits, "build_contexts": options.build_contexts}
+    wanted = [name for name, given in ignored.items() if given]
     if not wanted:
         return
     ping = await EngineApi(endpoint).ping()

@@ -21,23 +21,31 @@ __all__ = ["build_query", "frontend_attributes", "solve_request"]
 def solve_request(
     options: BuildOptions, *, ref: str, session_id: str, dockerfile: str, gateway: str = ""
 ) -> control_pb2.SolveRequest:
-    """Return the solve for ``options``, exported to the engine's own image store.
+    """Return the solve for ``options``.
 
-    The single exporter is named twice: engines before BuildKit 0.13 read only the old fields, later ones prefer the
-    new.
+    The first exporter is named twice: engines before BuildKit 0.13 read only the old fields, later ones prefer the new.
     """
-    attributes = {"name": ",".join(options.tags)} if options.tags else {}
+    exporters = _exporters(options)
+    kind, attributes = exporters[0] if exporters else ("", {})
     return control_pb2.SolveRequest(
         Ref=ref,
         Session=session_id,
         Frontend="dockerfile.v0",
         FrontendAttrs=frontend_attributes(options, dockerfile=dockerfile, gateway=gateway),
-        ExporterDeprecated="moby",
+        ExporterDeprecated=kind,
         ExporterAttrsDeprecated=attributes,
-        Exporters=[control_pb2.Exporter(Type="moby", Attrs=attributes)],
+        Exporters=[control_pb2.Exporter(Type=kind, Attrs=attributes) for kind, attributes in exporters],
         Entitlements=["network.host"] if options.network == "host" else [],
         Cache=control_pb2.CacheOptions(),
     )
+
+
+def _exporters(options: BuildOptions) -> list[tuple[str, dict[str, str]]]:
+    if not options.outputs:
+        return [("moby", {"name": ",".join(options.tags)} if options.tags else {})]
+    from mobysession.build.exports import exports_of  # only for who has outputs: start-up
+
+    return [(export.type, export.attributes) for export in exports_of(options.exports(), options.tags)]
 
 
 def frontend_attributes(options: BuildOptions, *, dockerfile: str, gateway: str = "") -> dict[str, str]:
@@ -64,9 +72,21 @@ def frontend_attributes(options: BuildOptions, *, dockerfile: str, gateway: str 
         attributes["shm-size"] = str(size)
     if limits := options.limits():
         attributes["ulimit"] = _csv(str(limit) for limit in limits)
+    attributes.update(_named_contexts(options))
     attributes.update({f"build-arg:{name}": value for name, value in options.arguments().items()})
     attributes.update({f"label:{name}": value for name, value in options.labels.items()})
     return attributes
+
+
+def _named_contexts(options: BuildOptions) -> dict[str, str]:
+    if not options.build_contexts:
+        return {}
+    from mobysession.build.contexts import is_remote, local_name  # only for who has some: start-up
+
+    return {
+        f"context:{name}": given if isinstance(given, str) and is_remote(given) else f"local:{local_name(name)}"
+        for name, given in options.build_contexts.items()
+    }
 
 
 def resolved_hosts(options: BuildOptions, gateway: str) -> list[tuple[str, str]]:
@@ -81,7 +101,7 @@ def resolved_hosts(options: BuildOptions, gateway: str) -> list[tuple[str, str]]
 def build_query(options: BuildOptions, *, build_id: str, session_id: str, dockerfile: str) -> list[tuple[str, str]]:
     """Return the query of ``POST /build`` for a context that comes through session ``session_id``.
 
-    ``outputs`` is left out: without it the engine exports to its image store, which is what `solve_request` asks for.
+    Without ``outputs`` the engine exports to its image store, as it does for `solve_request`.
     """
     query = [
         ("version", "2"),
@@ -107,6 +127,10 @@ def build_query(options: BuildOptions, *, build_id: str, session_id: str, docker
         query.append(("shmsize", str(size)))
     import json  # only for the classic driver: start-up
 
+    if options.outputs:
+        # Nothing but the cache is an output here, unlike in a solve.
+        asked = [{"Type": kind, "Attrs": attributes} for kind, attributes in _exporters(options)]
+        query.append(("outputs", json.dumps(asked or [{"Type": "cacheonly", "Attrs": {}}])))
     if limits := options.limits():
         listed = [{"Name": limit.name, "Soft": limit.soft, "Hard": limit.hard} for limit in limits]
         query.append(("ulimits", json.dumps(listed)))

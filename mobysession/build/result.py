@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mobysession.buildkit.status import BuildStatus, VertexWarning
+    from mobysession.services.filesend import ReceivedOutput
     from mobysession.services.filesync import DirectoryTransfer
     from mobysession.session.session import Session
 
@@ -20,8 +19,7 @@ __all__ = ["BuildResult", "ContextTransfer", "StepResult", "context_transfer", "
 _DESCRIPTOR = "containerimage.descriptor"
 
 
-@dataclass(frozen=True)
-class StepResult:
+class StepResult(NamedTuple):
     """One step: its name as shown, whether it came from the cache, and seconds that it took."""
 
     name: str
@@ -29,8 +27,7 @@ class StepResult:
     duration: float
 
 
-@dataclass(frozen=True)
-class ContextTransfer:
+class ContextTransfer(NamedTuple):
     """What one request of the engine for a directory moved; a build makes several.
 
     ``directory`` is ``context`` or ``dockerfile``; files and bytes offered, files that the engine asked for, bytes
@@ -59,6 +56,7 @@ class BuildResult:
         response: the exporter's response as the engine gave it.
         steps: in order of their start, without BuildKit's internal ones' parts.
         transfers: what the engine read from us, in the order in which it was done.
+        outputs: what the engine sent us, in the order in which it was complete.
         warnings: of the Dockerfile's checks and of the engine.
         duration: seconds between the first step's start and the last one's end.
     """
@@ -72,6 +70,7 @@ class BuildResult:
     response: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[StepResult, ...] = ()
     transfers: tuple[ContextTransfer, ...] = ()
+    outputs: tuple[ReceivedOutput, ...] = ()
     warnings: tuple[VertexWarning, ...] = ()
     duration: float = 0.0
 
@@ -84,6 +83,9 @@ class BuildResult:
         """Return what ``--metadata-file`` holds: the response, with descriptors as objects."""
         decoded: dict[str, Any] = dict(self.response)
         if descriptor := self.response.get(_DESCRIPTOR):
+            import base64  # only for who asks: start-up
+            import json
+
             # What cannot be decoded stays as the engine wrote it.
             with suppress(ValueError, RecursionError):
                 decoded[_DESCRIPTOR] = json.loads(base64.b64decode(descriptor))

@@ -15,7 +15,6 @@ member runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from mobysession import limits
@@ -43,14 +42,16 @@ class Totals(NamedTuple):
     duration: int
 
 
-@dataclass(slots=True, eq=False)
 class Changes:
     """What one message changed. Vertices appear once each, statuses and lines in the order in which they came."""
 
-    vertices: dict[str, Vertex] = field(default_factory=dict)
-    statuses: list[tuple[Vertex, VertexStatus]] = field(default_factory=list)
-    logs: list[tuple[Vertex, LogLine]] = field(default_factory=list)
-    warnings: list[VertexWarning] = field(default_factory=list)
+    __slots__ = ("logs", "statuses", "vertices", "warnings")
+
+    def __init__(self) -> None:
+        self.vertices: dict[str, Vertex] = {}
+        self.statuses: list[tuple[Vertex, VertexStatus]] = []
+        self.logs: list[tuple[Vertex, LogLine]] = []
+        self.warnings: list[VertexWarning] = []
 
     def __bool__(self) -> bool:
         return bool(self.vertices or self.statuses or self.logs or self.warnings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from mobysession.buildkit.logs import LogTail
@@ -42,7 +41,6 @@ class VertexWarning(NamedTuple):
     source: Source
 
 
-@dataclass(slots=True, eq=False)
 class Vertex:
     """One step, as far as it is known; changed in place by :class:`BuildStatus`.
 
@@ -57,18 +55,27 @@ class Vertex:
         statuses: by ID, in order of appearance.
     """
 
-    digest: str
-    name: str = ""
-    number: int = 0
-    inputs: tuple[str, ...] = ()
-    cached: bool = False
-    started: int | None = None
-    completed: int | None = None
-    error: str = ""
-    hidden: bool = False
-    intervals: dict[int, int | None] = field(default_factory=dict)
-    statuses: dict[str, VertexStatus] = field(default_factory=dict)
-    log: LogTail = field(default_factory=LogTail)
+    __slots__ = (
+        *("digest", "name", "number", "inputs", "cached", "started", "completed", "error", "hidden"),
+        *("intervals", "statuses", "log"),
+    )
+
+    def __init__(self, digest: str, name: str = "", *, hidden: bool = False) -> None:
+        self.digest = digest
+        self.name = name
+        self.number = 0
+        self.inputs: tuple[str, ...] = ()
+        self.cached = False
+        self.started: int | None = None
+        self.completed: int | None = None
+        self.error = ""
+        self.hidden = hidden
+        self.intervals: dict[int, int | None] = {}
+        self.statuses: dict[str, VertexStatus] = {}
+        self.log = LogTail()
+
+    def __repr__(self) -> str:
+        return f"<Vertex {self.digest} {self.name!r}>"
 
     @property
     def is_started(self) -> bool:

@@ -1,15 +1,13 @@
-"""The group of verbs, what they share, and how every failure becomes one line, a hint and an exit status."""
+"""What all verbs share, and how every failure becomes one line, a hint and an exit status."""
 
 from __future__ import annotations
 
 import gc
-import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-
-from mobysession._version import __version__
+from mobysession.cli.parser import complete, parse
 from mobysession.errors import BuildFailed, EngineError, MobysessionError, RpcError
 
 if TYPE_CHECKING:
@@ -22,29 +20,6 @@ __all__ = ["Target", "run", "run_async"]
 T = TypeVar("T")
 
 _HANDLER = "mobysession command line"
-_VERBS = {
-    "build": "Build an image from a directory.",
-    "demo": "Build a small image that proves the callbacks.",
-    "dial": "Connect stdin and stdout to an upgraded stream of the daemon.",
-    "probe": "Open a session and report what the daemon says and does.",
-}
-
-
-class _Verbs(click.Group):
-    """Loads a verb's module when the verb is called; a list of verbs needs none."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
-            return None
-        command: click.Command = importlib.import_module(f"mobysession.cli.{cmd_name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(_VERBS.items()))
 
 
 class Target:
@@ -66,50 +41,31 @@ class Target:
         return self._host is None and self._context is None
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "-H",
-    "--host",
-    metavar="URL",
-    help="Daemon: unix://, tcp://, ssh:// [default: DOCKER_HOST, the docker context, the socket]",
-)
-@click.option("-c", "--context", metavar="NAME", help="A docker context, instead of --host.")
-@click.option("-v", "--verbose", count=True, help="Say more on stderr; twice for everything.")
-@click.version_option(__version__, prog_name="mobysession", message="%(prog)s %(version)s")
-@click.pass_context
-def app(ctx: click.Context, host: str | None, context: str | None, verbose: int) -> None:
-    """BuildKit builds and Docker-daemon sessions, without the docker CLI."""
-    if host is not None and context is not None:
-        raise click.UsageError("--host and --context exclude each other")
-    _set_up_logging(verbose)
-    ctx.obj = Target(host, context)
-
-
 def run(arguments: list[str]) -> int:
     """Run the verb that ``arguments`` name and return the exit status."""
     try:
-        status = app.main(arguments, prog_name="mobysession", standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
+        if "_ARGCOMPLETE" in os.environ:
+            complete(os.environ.get("COMP_LINE", ""))
+        verb, options = parse(arguments)
+        _set_up_logging(options.verbose)
+        return verb(Target(options.host, options.docker_context), options)
     except SystemExit as exit_:
-        # What click ends on its own: shell completion, a reader of stdout who has enough.
         return exit_.code if isinstance(exit_.code, int) else 1
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         return 130
     except MobysessionError as error:
         report(error)
         return error.exit_status
+    except BrokenPipeError:
+        # Whoever read our output has enough, which is for `main` to end.
+        raise
     except OSError as error:
         # What we open ourselves raises errors of our own: this is stdout, on a full disk or a broken device.
-        click.echo(f"ERROR: the output cannot be written: {error.strerror}", err=True)
+        _say(f"ERROR: the output cannot be written: {error.strerror}")
         return 1
     except Exception as error:
         _report_fault(error)
         return 70
-    return status if isinstance(status, int) else 0
 
 
 def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
@@ -134,29 +90,33 @@ def report(error: MobysessionError) -> None:
         from mobysession.progress import render_failure
 
         sys.stderr.write(render_failure(error))
-    click.secho("ERROR: ", fg="red", bold=True, nl=False, err=True, color=_colour())
     # A failed build may need several lines; another error that claims to have them got them from outside.
     text = str(error) if isinstance(error, RpcError) else error.message or type(error).__name__
-    click.echo(printable(text, newlines=isinstance(error, (BuildFailed, EngineError))), err=True)
+    _say(_alarm("ERROR: ") + printable(text, newlines=isinstance(error, (BuildFailed, EngineError))))
     if error.hint:
-        click.echo(printable(f"hint: {error.hint}", newlines=True), err=True)
+        _say(printable(f"hint: {error.hint}", newlines=True))
 
 
 def _report_fault(error: Exception) -> None:
     import logging
     import traceback
 
-    click.echo(f"mobysession failed in a way that it should not: {type(error).__name__}", err=True)
+    _say(f"mobysession failed in a way that it should not: {type(error).__name__}")
     if logging.getLogger("mobysession").isEnabledFor(logging.INFO):
         traceback.print_exception(error)
     else:
-        click.echo("hint: Run it again with -v before the verb to see where, and report it.", err=True)
+        _say("hint: Run it again with -v before the verb to see where, and report it.")
 
 
-def _colour() -> bool | None:
-    import os
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
-    return False if os.environ.get("NO_COLOR") else None
+
+def _alarm(text: str) -> str:
+    """Return ``text`` bold and red where stderr is a terminal that may show colours."""
+    if os.environ.get("NO_COLOR") or not sys.stderr.isatty():
+        return text
+    return f"\x1b[31;1m{text}\x1b[0m"
 
 
 def _set_up_logging(verbose: int) -> None:

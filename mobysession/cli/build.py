@@ -6,91 +6,96 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from mobysession.cli.app import run_async
+from mobysession.cli.parser import offer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import argparse
+    from collections.abc import Sequence
 
     from mobysession.cli.app import Target
+    from mobysession.cli.parser import Parser
     from mobysession.services.secrets import SecretSource
 
-__all__ = ["command"]
+__all__ = ["SYNOPSIS", "add_options", "run"]
 
 
-def _words(*words: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Complete an option's value; what else is given is judged by the build, in its own words."""
-    return lambda _context, _parameter, begun: [word for word in words if word.startswith(begun)]
+SYNOPSIS = " PATH"
+_OUTPUTS = tuple(f"type={kind}" for kind in ("local", "tar", "oci", "docker", "image", "registry", "cacheonly"))
 
 
-@click.command("build")
-@click.argument("context", metavar="PATH", type=click.Path())
-@click.option("-f", "--file", metavar="FILE", type=click.Path(), help="Dockerfile [default: PATH/Dockerfile]")
-@click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Name of the image.")
-@click.option("--target", metavar="STAGE", help="Stage to build.")
-@click.option("--build-arg", "build_args", multiple=True, metavar="NAME[=VALUE]", help="Build argument.")
-@click.option("--label", "labels", multiple=True, metavar="NAME[=VALUE]", help="Label of the image.")
-@click.option("--no-cache", is_flag=True, help="Use no cache.")
-@click.option("--no-cache-filter", multiple=True, metavar="STAGE[,STAGE]", help="Use no cache for these stages.")
-@click.option("--pull", is_flag=True, help="Ask for newer base images.")
-@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH[,OS/ARCH]", help="Platform to build for.")
-@click.option("--add-host", "add_hosts", multiple=True, metavar="HOST:IP", help="Line for /etc/hosts.")
-@click.option(
-    "--network",
-    default="default",
-    metavar="MODE",
-    shell_complete=_words("default", "none", "host"),
-    help="What RUN may reach: default, none or host [default: default]",
-)
-@click.option("--shm-size", metavar="SIZE", help="Size of /dev/shm, as 64m.")
-@click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="Limit for RUN.")
-@click.option(
-    "--secret",
-    "secrets",
-    multiple=True,
-    metavar="id=ID[,src=FILE|,env=NAME]",
-    help="Secret for RUN --mount=type=secret.",
-)
-@click.option("--iidfile", metavar="FILE", type=click.Path(), help="Write the image ID to this file.")
-@click.option("--metadata-file", metavar="FILE", type=click.Path(), help="Write the engine's response to it, as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress, print the image ID.")
-@click.option(
-    "--progress",
-    metavar="KIND",
-    shell_complete=_words("auto", "plain", "tty", "quiet"),
-    help="auto, plain, tty or quiet [env: BUILDKIT_PROGRESS; default: auto]",
-)
-@click.option(
-    "--driver",
-    default="auto",
-    metavar="KIND",
-    shell_complete=_words("auto", "control", "classic"),
-    help="How the engine is asked: control, classic or auto [default: auto]",
-)
-@click.pass_obj
-def command(daemon: Target, /, quiet: bool, progress: str | None, **given: Any) -> int:
+def add_options(parser: Parser) -> None:
+    """Add what `run` takes."""
+    add = parser.add_argument
+    several: dict[str, Any] = {"action": "append", "default": []}
+    add("context", metavar="PATH", help="The directory that COPY and ADD read.")
+    add("-f", "--file", metavar="FILE", help="Dockerfile [default: PATH/Dockerfile]")
+    add("-t", "--tag", dest="tags", **several, metavar="NAME[:TAG]", help="Name of the image.")
+    add("--target", metavar="STAGE", help="Stage to build.")
+    add("--build-arg", dest="build_args", **several, metavar="NAME[=VALUE]", help="Build argument.")
+    add("--label", dest="labels", **several, metavar="NAME[=VALUE]", help="Label of the image.")
+    add("--no-cache", action="store_true", help="Use no cache.")
+    add("--no-cache-filter", **several, metavar="STAGE[,STAGE]", help="Use no cache for these stages.")
+    add("--pull", action="store_true", help="Ask for newer base images.")
+    add("--platform", dest="platforms", **several, metavar="OS/ARCH[,OS/ARCH]", help="Platform to build for.")
+    add("--add-host", dest="add_hosts", **several, metavar="HOST:IP", help="Line for /etc/hosts.")
+    network = "What RUN may reach: default, none or host [default: default]"
+    offer(add("--network", default="default", metavar="MODE", help=network), "default", "none", "host")
+    add("--shm-size", metavar="SIZE", help="Size of /dev/shm, as 64m.")
+    add("--ulimit", dest="ulimits", **several, metavar="NAME=SOFT[:HARD]", help="Limit for RUN.")
+    mount = "Secret for RUN --mount=type=secret."
+    add("--secret", dest="secrets", **several, metavar="id=ID[,src=FILE|,env=NAME]", help=mount)
+    result = "Where the result goes: DIR for type=local, - for a tar on stdout [default: the engine's image store]"
+    output = "DIR|-|type=TYPE[,dest=PATH][,KEY=VALUE]"
+    offer(add("-o", "--output", dest="outputs", **several, metavar=output, help=result), *_OUTPUTS)
+    add("--iidfile", metavar="FILE", help="Write the image ID to this file.")
+    add("--metadata-file", metavar="FILE", help="Write the engine's response to it, as JSON.")
+    add("-q", "--quiet", action="store_true", help="Show no progress, print the image ID.")
+    progress = "auto, plain, tty or quiet [env: BUILDKIT_PROGRESS; default: auto]"
+    offer(add("--progress", metavar="KIND", help=progress), "auto", "plain", "tty", "quiet")
+    driver = "How the engine is asked: control, classic or auto [default: auto]"
+    offer(add("--driver", default="auto", metavar="KIND", help=driver), "auto", "control", "classic")
+
+
+def run(target: Target, options: argparse.Namespace) -> int:
     """Build an image from the directory PATH, in the engine's BuildKit."""
     from mobysession.build.build import build_with
     from mobysession.build.options import BuildOptions
 
-    given["build_args"] = dict(_assignment(text) for text in given["build_args"])
-    given["labels"] = {name: value or "" for name, value in map(_assignment, given["labels"])}
-    given["secrets"] = _secrets(given["secrets"])
-    for name in ("platforms", "no_cache_filter"):
-        given[name] = [part for text in given[name] for part in text.split(",") if part]
-    options = BuildOptions(**given)
-    view = "quiet" if quiet else progress or os.environ.get("BUILDKIT_PROGRESS") or "auto"
-    result = run_async(_build, build_with, options, daemon, view)
-    if quiet or view == "quiet":
-        click.echo(result.image_id)
+    build = BuildOptions(
+        context=options.context,
+        file=options.file,
+        tags=options.tags,
+        target=options.target,
+        build_args=dict(map(_assignment, options.build_args)),
+        labels={name: value or "" for name, value in map(_assignment, options.labels)},
+        no_cache=options.no_cache,
+        no_cache_filter=_listed(options.no_cache_filter),
+        pull=options.pull,
+        platforms=_listed(options.platforms),
+        add_hosts=options.add_hosts,
+        network=options.network,
+        shm_size=options.shm_size,
+        ulimits=options.ulimits,
+        secrets=_secrets(options.secrets),
+        outputs=options.outputs,
+        iidfile=options.iidfile,
+        metadata_file=options.metadata_file,
+        driver=options.driver,
+    )
+    view = "quiet" if options.quiet else options.progress or os.environ.get("BUILDKIT_PROGRESS") or "auto"
+    result = run_async(_build, build_with, build, target, view)
+    if not result.image_id or any(output.is_stdout for output in build.exports()):
+        return 0
+    if view == "quiet":
+        print(result.image_id, flush=True)
     elif not options.tags:
-        click.echo(f"image: {result.image_id}", file=sys.stderr)
+        print(f"image: {result.image_id}", file=sys.stderr)
     return 0
 
 
-async def _build(build_with: Any, options: Any, daemon: Target, view: str) -> Any:
-    return await build_with(options, endpoint=daemon.endpoint(), progress=view)
+async def _build(build_with: Any, options: Any, target: Target, view: str) -> Any:
+    return await build_with(options, endpoint=target.endpoint(), progress=view)
 
 
 def _secrets(specs: Sequence[str]) -> dict[str, SecretSource]:
@@ -104,3 +109,7 @@ def _secrets(specs: Sequence[str]) -> dict[str, SecretSource]:
 def _assignment(text: str) -> tuple[str, str | None]:
     name, separator, value = text.partition("=")
     return name, value if separator else None
+
+
+def _listed(texts: Sequence[str]) -> list[str]:
+    return [part for text in texts for part in text.split(",") if part]

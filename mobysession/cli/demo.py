@@ -16,20 +16,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from mobysession.cli.app import run_async
+from mobysession.cli.parser import offer
 from mobysession.errors import BuildFailed, MobysessionError, TransportError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
     from mobysession.build.result import BuildResult
     from mobysession.cli.app import Target
+    from mobysession.cli.parser import Parser
     from mobysession.transport.api import EngineApi
     from mobysession.transport.endpoint import Endpoint
 
-__all__ = ["command"]
+__all__ = ["SYNOPSIS", "add_options", "run"]
 
 _TAG = "mobysession-demo"
 _DOCKERFILE = """\
@@ -46,13 +47,21 @@ _HUB_BASE = "FROM busybox"
 _CLEANUP_TIMEOUT = 10.0
 
 
-@click.command("demo")
-@click.option("--progress", default="auto", metavar="KIND", help="auto, plain, tty or quiet.")
-@click.option("--fake", is_flag=True, help="Use the built-in fake daemon, without looking for an engine.")
-@click.pass_obj
-def command(target: Target, progress: str, fake: bool) -> int:
+SYNOPSIS = ""
+
+
+def add_options(parser: Parser) -> None:
+    """Add what `run` takes."""
+    progress = parser.add_argument("--progress", default="auto", metavar="KIND", help="auto, plain, tty or quiet.")
+    offer(progress, "auto", "plain", "tty", "quiet")
+    fake = "Use the built-in fake daemon, without looking for an engine."
+    parser.add_argument("--fake", action="store_true", help=fake)
+
+
+def run(target: Target, options: argparse.Namespace) -> int:
     """Build a small image that proves the callbacks: a file and a secret from this process."""
-    if fake:
+    progress: str = options.progress
+    if options.fake:
         return run_async(_against_fake, progress)
     endpoint = target.endpoint()
     reason = run_async(_unreachable, endpoint)
@@ -163,11 +172,9 @@ async def _build_and_verify(endpoint: Endpoint, folder: str, message: bytes, pro
     digest = files["demo/secret.sha256"].split()[0].decode()
     if files["demo/message.txt"] != message or digest != hashlib.sha256(secret).hexdigest() or not asked:
         raise BuildFailed("the image does not hold what this process gave the engine")
-    click.echo(f"image   {result.image_id}")
-    click.echo(f"file    message.txt was read from this process and is in the image ({len(message)} bytes)")
-    click.echo(
-        f"secret  was asked of this process {asked} time, and RUN saw its {len(secret)} bytes: sha256 {digest[:12]}"
-    )
+    print(f"image   {result.image_id}")
+    print(f"file    message.txt was read from this process and is in the image ({len(message)} bytes)")
+    print(f"secret  was asked of this process {asked} time, and RUN saw its {len(secret)} bytes: sha256 {digest[:12]}")
     return 0
 
 
@@ -239,8 +246,8 @@ async def _against_fake(progress: str) -> int:
                 tags=[_TAG],
                 secrets={"demo": make_up_secret},
             )
-    click.echo(f"fake    no engine was used: the built-in fake daemon received the context ({result.digest})")
-    click.echo(f"secret  was asked of this process {len(asked)} time; nothing was executed")
+    print(f"fake    no engine was used: the built-in fake daemon received the context ({result.digest})")
+    print(f"secret  was asked of this process {len(asked)} time; nothing was executed")
     return 0
 
 

@@ -9,37 +9,52 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import click
-
 from mobysession.cli.app import run_async
 
 if TYPE_CHECKING:
+    import argparse
+
     import trio
 
     from mobysession.cli.app import Target
+    from mobysession.cli.parser import Parser
 
-__all__ = ["command"]
+__all__ = ["SYNOPSIS", "add_options", "run"]
 
 
-@click.command("dial")
-@click.option("--id", "session_id", metavar="ID", help="Session ID [default: a random one]")
-@click.option("--name", default="", help="Name of the session.")
-@click.option("--shared-key", default="", help="Shared key of the session.")
-@click.option("--method", "methods", multiple=True, metavar="/SERVICE/METHOD", help="A method that you will serve.")
-@click.option("--grpc", is_flag=True, help="Dial /grpc, where you are the client, instead of /session.")
-@click.pass_obj
-def command(
-    target: Target, session_id: str | None, name: str, shared_key: str, methods: tuple[str, ...], grpc: bool
-) -> int:
+SYNOPSIS = ""
+
+
+def add_options(parser: Parser) -> None:
+    """Add what `run` takes."""
+    add = parser.add_argument
+    add("--id", dest="session_id", metavar="ID", help="Session ID [default: a random one]")
+    add("--name", default="", metavar="TEXT", help="Name of the session.")
+    add("--shared-key", default="", metavar="TEXT", help="Shared key of the session.")
+    method = "A method that you will serve."
+    add("--method", dest="methods", action="append", default=[], metavar="/SERVICE/METHOD", help=method)
+    add("--grpc", action="store_true", help="Dial /grpc, where you are the client, instead of /session.")
+
+
+def run(target: Target, options: argparse.Namespace) -> int:
     """Upgrade a connection to the daemon and connect it to stdin and stdout."""
     from mobysession.errors import UsageError
     from mobysession.identity import new_id
     from mobysession.protocol.session_headers import SessionHeaders
 
-    if grpc and (session_id or name or shared_key or methods):
+    given = options.session_id, options.name, options.shared_key, options.methods
+    if options.grpc and any(given):
         raise UsageError("--grpc takes no session options: nothing is served there")
-    headers = SessionHeaders(session_id=session_id or new_id(), name=name, shared_key=shared_key, methods=methods)
-    run_async(_dial, target, "/grpc" if grpc else "/session", [] if grpc else headers.fields())
+    if options.grpc:
+        run_async(_dial, target, "/grpc", [])
+        return 0
+    headers = SessionHeaders(
+        session_id=options.session_id or new_id(),
+        name=options.name,
+        shared_key=options.shared_key,
+        methods=tuple(options.methods),
+    )
+    run_async(_dial, target, "/session", headers.fields())
     return 0
 
 

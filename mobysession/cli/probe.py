@@ -5,48 +5,57 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-
 from mobysession.cli.app import run_async
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Awaitable, Callable
 
     from mobysession.cli.app import Target
+    from mobysession.cli.parser import Parser
     from mobysession.events import SessionEvent
     from mobysession.session.session import Session
     from mobysession.transport.endpoint import Endpoint
 
-__all__ = ["command"]
+__all__ = ["SYNOPSIS", "add_options", "run"]
 
 T = TypeVar("T")
 
 
-class _Seconds(click.FloatRange):
-    """Not negative, and a number: "nan" compares with no bound."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds: float = super().convert(value, param, ctx)
-        if seconds != seconds:
-            self.fail(f"{value!r} is no number of seconds.", param, ctx)
-        return seconds
+SYNOPSIS = ""
 
 
-@click.command("probe")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--hold", type=_Seconds(min=0), default=0.0, metavar="SECONDS", help="Keep it open, list the callbacks.")
-@click.pass_obj
-def command(target: Target, as_json: bool, hold: float) -> int:
+def add_options(parser: Parser) -> None:
+    """Add what `run` takes."""
+    parser.add_argument("--json", action="store_true", help="Print the report as JSON.")
+    hold = "Keep it open, list the callbacks."
+    parser.add_argument("--hold", type=_seconds, default=0.0, metavar="SECONDS", help=hold)
+
+
+def _seconds(text: str) -> float:
+    import argparse
+
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    # Not "seconds < 0": nan compares with no bound.
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
+
+
+def run(target: Target, options: argparse.Namespace) -> int:
     """Open a session on the daemon and report what it says and does."""
-    report = run_async(_probe, target.endpoint(), hold)
-    if as_json:
+    report = run_async(_probe, target.endpoint(), options.hold)
+    if options.json:
         import json
 
-        click.echo(json.dumps(report, indent=2))
+        print(json.dumps(report, indent=2), flush=True)
     else:
         from mobysession.buildkit.printable import printable
 
-        click.echo(printable(_render(report), newlines=True))
+        print(printable(_render(report), newlines=True), flush=True)
     return 0
 
 

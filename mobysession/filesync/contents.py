@@ -2,20 +2,19 @@
 
 One hop into a worker thread reads many small files, or a few chunks of a large one, and comes back with messages that
 are ready to be sent. What is read is what is sent: a file that shrank or grew since it was offered arrives as it was
-found, with a warning. A file that is gone, unreadable or something else now is a failure, never silently an empty
-file.
+found, with a warning, or, where the caller is strict, fails the transfer. A file that is gone, unreadable or something
+else now is a failure, never silently an empty file.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
 from mobysession import limits
-from mobysession.filesync.naming import cannot, quote
+from mobysession.filesync.naming import cannot, changed, quote
 from mobysession.filesync.packets import data_header, end_of_file
 from mobysession.filesync.source import keeping
 
@@ -33,14 +32,16 @@ _READING_SECONDS: Final = 0.02
 _MAX_HEADER: Final = 16
 
 
-@dataclass(slots=True)
 class Reading:
     """What one hop brought: DATA packets, and what they add up to."""
 
-    messages: list[bytes | bytearray | memoryview] = field(default_factory=list)
-    files: int = 0
-    content: int = 0
-    warnings: list[str] = field(default_factory=list)
+    __slots__ = ("content", "files", "messages", "warnings")
+
+    def __init__(self) -> None:
+        self.messages: list[bytes | bytearray | memoryview] = []
+        self.files = 0
+        self.content = 0
+        self.warnings: list[str] = []
 
 
 class Contents:
@@ -49,9 +50,11 @@ class Contents:
     Args:
         source: the tree.
         offers: what was offered of it.
+        strict: fail over a file that is not as large as it was offered.
     """
 
-    def __init__(self, source: Source, offers: Offers) -> None:
+    def __init__(self, source: Source, offers: Offers, *, strict: bool = False) -> None:
+        self._strict = strict
         self._source = source
         self._offers = offers
         self._waiting: deque[int] = deque()
@@ -72,7 +75,7 @@ class Contents:
         """Read on, for a few milliseconds or some MiB.
 
         Raises:
-            ContextError: a file is gone, unreadable or no file any more; the user must act.
+            ContextError: a file is gone, unreadable, no file any more or, when strict, not the same; the user must act.
         """
         reading = Reading()
         deadline = time.monotonic() + _READING_SECONDS
@@ -130,10 +133,10 @@ class Contents:
         reading.messages.append(end_of_file(entry_id))
         reading.files += 1
         offered = self._offers.size(entry_id)
-        if sent != offered:
-            verb = "shrank" if sent < offered else "grew"
-            path = quote(self._offers.path(entry_id))
-            reading.warnings.append(
-                f"{path} {verb} from {offered} to {sent} bytes while the directory was being"
-                " sent; it is sent as it was read"
-            )
+        if sent == offered or offered < 0:
+            return
+        how = f"{'shrank' if sent < offered else 'grew'} from {offered} to {sent} bytes"
+        path = self._offers.path(entry_id)
+        if self._strict:
+            raise changed(path, how)
+        reading.warnings.append(f"{quote(path)} {how} while the directory was being sent; it is sent as it was read")

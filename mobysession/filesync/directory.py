@@ -11,29 +11,26 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from mobysession import limits
 from mobysession.errors import ContextError
 from mobysession.filesync.anchor import Anchor
+from mobysession.filesync.disk_file import OPEN_FLAGS, read_or_keep
 from mobysession.filesync.modes import DEVICE, SOCKET, from_posix
-from mobysession.filesync.naming import changed, quote, reason
-from mobysession.filesync.source import Content, Entry
+from mobysession.filesync.naming import blamed, cannot, quote, reason
+from mobysession.filesync.source import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
-__all__ = ["Directory"]
+    from mobysession.filesync.source import Content
 
-_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+__all__ = ["Directory", "entry_of"]
+
 _LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOREIGN_XATTRS: Final = "com.apple."
 _NO_XATTRS: Final = (errno.ENOTSUP, errno.ENOSYS)
-#: Files up to this size are read in one go; larger ones in chunks that need not be copied.
-_SMALL: Final = 128 * limits.KIB
-#: Bytes read at once from a file of size 0; nearly all of them are just empty.
-_UNSIZED_READ: Final = 4096
-#: And how often: 64 MiB, so that a file that never ends does.
-_UNSIZED_READS: Final = 16384
+_READABLE_BY_OWNER: Final = 0o400
+_READABLE_BY_ALL: Final = 0o444
 
 
 class Directory:
@@ -46,9 +43,15 @@ class Directory:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._anchor = Anchor(os.fsencode(self.path))
+        self._reader = os.geteuid()
 
     def __repr__(self) -> str:
         return f"Directory({self.path!r})"
+
+    @property
+    def location(self) -> str:
+        """The absolute path, links resolved."""
+        return os.path.realpath(self.path)
 
     def check(self) -> None:
         """Resolve the directory and see that it can be listed.
@@ -63,6 +66,7 @@ class Directory:
         except OSError as error:
             raise _unusable(self.path, error) from error
         self._anchor.settle(root)
+        self._reader = os.geteuid()
 
     def keeping(self) -> AbstractContextManager[None]:
         """Keep the directory used last open for this thread, while it reads many."""
@@ -82,7 +86,7 @@ class Directory:
             except OSError as error:
                 relative = directory + b"/" + name if directory else name
                 raise OSError(error.errno, error.strerror, relative) from error
-            yield _entry(name, found)
+            yield entry_of(name, found)
 
     def lookup(self, path: bytes) -> Entry | None:
         """Return the entry at ``path``, None when there is none; see `Source.lookup`."""
@@ -91,7 +95,29 @@ class Directory:
             found = self._lstat(directory, name)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return _entry(name, found)
+        return entry_of(name, found)
+
+    def check_readable(self, path: bytes, entry: Entry) -> None:
+        """Raise `ContextError` for a file that this user may not read, before anything of it is promised.
+
+        Most modes tell enough; where they do not, the system is asked, which knows of access lists and capabilities.
+        """
+        if not self._reader or entry.mode & _READABLE_BY_ALL == _READABLE_BY_ALL:
+            return
+        if entry.mode & _READABLE_BY_OWNER and entry.uid == self._reader:
+            return
+        directory, _, name = path.rpartition(b"/")
+        parent = self._anchor.take(directory)
+        try:
+            if not os.access(name, os.R_OK, dir_fd=parent, effective_ids=True):
+                denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                raise cannot("read", path, blamed(denied, found, path))
+        except FileNotFoundError:
+            # It will be noticed when it is asked for.
+            return
+        finally:
+            self._anchor.done(parent)
 
     def readlink(self, path: bytes) -> bytes:
         """Return where a symbolic link points."""
@@ -128,41 +154,34 @@ class Directory:
         directory, _, name = path.rpartition(b"/")
         parent = self._anchor.take(directory)
         try:
-            descriptor = os.open(name, _OPEN, dir_fd=parent)
+            descriptor = os.open(name, OPEN_FLAGS, dir_fd=parent)
         except OSError as error:
             if error.errno == errno.ENXIO and not offered and stat.S_ISSOCK(self._lstat(directory, name).st_mode):
                 return b""
+            if isinstance(error, PermissionError):
+                raise blamed(error, self._lstat(directory, name), path) from error
             raise
         finally:
             self._anchor.done(parent)
-        keep = False
-        try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise changed(path, "was replaced by something that is not a file")
-            size = found.st_size
-            keep = size > _SMALL
-            if keep:
-                return _File(descriptor, size)
-            return os.read(descriptor, size) if size else _read_unsized(descriptor)
-        finally:
-            if not keep:
-                os.close(descriptor)
+        return read_or_keep(descriptor, path)
 
     def _names(self, directory: bytes) -> list[bytes]:
         """Return the names in ``directory``, last ones first."""
         parent = self._anchor.take(directory)
         try:
-            listed = os.open(b".", _LIST, dir_fd=parent)
+            try:
+                # As bytes, and without a copy of each name: there may be a million.
+                names = os.listdir(b"/proc/self/fd/%d" % parent)
+            except (FileNotFoundError, NotADirectoryError):
+                names = _listdir(parent)
+        except PermissionError as error:
+            raise blamed(error, os.fstat(parent), directory) from error
         except OSError as error:
             raise OSError(error.errno, error.strerror, directory) from error
         finally:
             self._anchor.done(parent)
-        try:
-            names = os.listdir(listed)
-        finally:
-            os.close(listed)
-        return sorted(map(os.fsencode, names), reverse=True)
+        names.sort(reverse=True)
+        return names
 
     def _lstat(self, directory: bytes, name: bytes) -> os.stat_result:
         parent = self._anchor.take(directory)
@@ -170,6 +189,15 @@ class Directory:
             return os.stat(name or b".", dir_fd=parent, follow_symlinks=False)
         finally:
             self._anchor.done(parent)
+
+
+def _listdir(parent: int) -> list[bytes]:
+    """List an open directory where there is no /proc."""
+    listed = os.open(b".", _LIST, dir_fd=parent)
+    try:
+        return list(map(os.fsencode, os.listdir(listed)))
+    finally:
+        os.close(listed)
 
 
 _NONE: Final[Mapping[str, bytes]] = {}
@@ -188,7 +216,8 @@ def _values(full: bytes, names: list[str]) -> dict[str, bytes]:
     return values
 
 
-def _entry(name: bytes, found: os.stat_result) -> Entry:
+def entry_of(name: bytes, found: os.stat_result) -> Entry:
+    """Return the entry of a name with these attributes."""
     mode = from_posix(found.st_mode)
     identity, links = None, 1
     if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
@@ -218,38 +247,3 @@ def _unusable(path: str, error: OSError) -> ContextError:
     if isinstance(error, PermissionError):
         return ContextError(f"directory {name} cannot be read: {reason(error)}", hint="make it readable for this user")
     return ContextError(f"directory {name} cannot be used: {reason(error)}")
-
-
-def _read_unsized(descriptor: int) -> bytes:
-    """Read a file of size 0: an empty one, or one that does not say its size, as in /proc."""
-    parts: list[bytes] = []
-    while len(parts) < _UNSIZED_READS and (data := os.read(descriptor, _UNSIZED_READ)):
-        parts.append(data)
-    return b"".join(parts)
-
-
-class _File:
-    """A regular file, read up to the size it had when it was opened.
-
-    The bound ends the reading of a file that somebody appends to faster than it can be sent.
-    """
-
-    __slots__ = ("_descriptor", "_left")
-
-    def __init__(self, descriptor: int, size: int) -> None:
-        self._descriptor = descriptor
-        self._left = size
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill ``buffer`` and return how many bytes that were."""
-        if not self._left:
-            return 0
-        count = os.readv(self._descriptor, [buffer[: self._left]])
-        self._left -= count
-        return count
-
-    def close(self) -> None:
-        """Close the descriptor; more than once does no harm."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)

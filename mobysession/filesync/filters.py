@@ -4,6 +4,10 @@ An entry is sent when it is included and not excluded. A directory that is left 
 because an exception (``!keep``) or a deeper include may match below it; it is then announced late, only once something
 in it is.
 
+A directory is not looked into for two reasons. The first is the reference's own rule, which must be followed because it
+also loses files: with ``a/x`` and ``!a/*/**`` it does not look into ``a/x``. The second is that nothing that would be
+found could be sent; there the reference, which gives up at the first exception with a wildcard, often looks in vain.
+
 Source: tonistiigi/fsutil filter.go.
 """
 
@@ -15,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from mobysession.errors import ContextError
 from mobysession.filesync.naming import quote
 from mobysession.filesync.patterns import BadPattern, PatternList
+from mobysession.filesync.reach import Reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,6 +52,8 @@ class Filter:
     def __init__(self, includes: PatternList | None, excludes: PatternList | None) -> None:
         self._includes = includes
         self._excludes = excludes
+        self._include_turns = _Turns(includes) if includes else None
+        self._exclude_turns = _Turns(excludes) if excludes else None
         wanted = [pattern for pattern in includes.patterns if not pattern.negated] if includes else []
         self._include_stems = _stems(wanted)
         self._exception_stems = _stems(excludes.negated if excludes else ())
@@ -65,19 +72,45 @@ class Filter:
         Returns: the verdict, and the two infos for the entries below.
         """
         verdict = Verdict.SEND
-        if self._includes is not None:
+        if self._includes is not None and self._include_turns is not None:
             matched, included = self._includes.match(path, included)
             if not matched:
-                if is_directory and _nothing_below(path, self._include_stems):
+                if is_directory and (
+                    _nothing_below(path, self._include_stems)
+                    or not self._include_turns.are_below(path, included, negated=False)
+                ):
                     return Verdict.PRUNE, included, excluded
                 verdict = Verdict.SKIP
-        if self._excludes is not None:
+        if self._excludes is not None and self._exclude_turns is not None:
             matched, excluded = self._excludes.match(path, excluded)
             if matched:
-                if is_directory and _nothing_below(path, self._exception_stems):
+                if is_directory and (
+                    _nothing_below(path, self._exception_stems)
+                    or not self._exclude_turns.are_below(path, excluded, negated=True)
+                ):
                     return Verdict.PRUNE, included, excluded
                 verdict = Verdict.SKIP
         return verdict, included, excluded
+
+
+class _Turns:
+    """Where the result of a pattern list may be another one than for the directory above.
+
+    The matches of a directory hold for what is below it. So only patterns of the other sign can change the result, and
+    only those behind the last one that matched.
+    """
+
+    def __init__(self, patterns: PatternList) -> None:
+        self._runs = [(run[0].negated, Reach(run)) for run in patterns.runs]
+
+    def are_below(self, directory: str, info: MatchInfo, *, negated: bool) -> bool:
+        """Tell whether patterns with this sign may change below ``directory`` what ``info`` says of it."""
+        for (sign, reach), hit in zip(reversed(self._runs), reversed(info), strict=True):
+            if hit:
+                return False
+            if sign is negated and reach.goes_below(directory):
+                return True
+        return False
 
 
 def parse_filter(includes: Sequence[str], excludes: Sequence[str]) -> Filter | None:

@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["BadPattern", "check_glob", "clean", "has_wildcard", "join", "match_name", "trim_space"]
+__all__ = ["BadPattern", "check_glob", "clean", "compile_glob", "has_wildcard", "join", "match_name", "trim_space"]
 
 #: What unicode.IsSpace calls white space; str.strip() alone would also take the four ASCII separators.
 _WHITE_SPACE: Final = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
@@ -58,19 +58,20 @@ def has_wildcard(name: str) -> bool:
 
 def check_glob(pattern: str) -> None:
     """Raise `BadPattern` unless filepath.Match understands ``pattern``."""
-    _compile(pattern)
+    compile_glob(pattern)
 
 
 def match_name(pattern: str, name: str) -> bool:
     """Tell whether filepath.Match matches the whole of ``name``; a bad pattern matches nothing."""
     try:
-        return _compile(pattern).fullmatch(name) is not None
+        return compile_glob(pattern).fullmatch(name) is not None
     except BadPattern:
         return False
 
 
 @lru_cache(maxsize=64)
-def _compile(pattern: str) -> re.Pattern[str]:
+def compile_glob(pattern: str) -> re.Pattern[str]:
+    """Return what filepath.Match matches as an expression for the whole name; raise `BadPattern` where it refuses."""
     out: list[str] = []
     # A star takes the first place where what is between it and the next one fits, and never tries another: so does
     # Go, and that keeps the time linear.

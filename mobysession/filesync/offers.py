@@ -28,7 +28,7 @@ class Offers:
         self._parents = array("I")
         self._ends = array("I")
         self._sizes = array("I")
-        #: The sizes that do not fit there.
+        #: The sizes that do not fit there, or are not known.
         self._large: dict[int, int] = {}
         self._states = bytearray()
         self._names = bytearray()
@@ -42,7 +42,7 @@ class Offers:
         self._parents.append(parent)
         self._names += name
         self._ends.append(len(self._names))
-        if size >= _LARGE:
+        if not 0 <= size < _LARGE:
             self._large[len(self._states)] = size
             size = _LARGE
         self._sizes.append(size)
@@ -60,7 +60,7 @@ class Offers:
         self._states[entry_id] = _REQUESTED
 
     def size(self, entry_id: int) -> int:
-        """Return the size an entry was offered with, in bytes."""
+        """Return the size an entry was offered with, in bytes; negative where it was not known."""
         size = self._sizes[entry_id]
         return size if size != _LARGE else self._large[entry_id]
 

@@ -69,7 +69,8 @@ class StatEncoder:
     def encode(self, path: bytes, entry: Entry, link: bytes, xattrs: Mapping[str, bytes]) -> bytes:
         """Return the packet of ``entry`` at ``path``; ``link`` is its target, or the first path of a hard link."""
         stat = self._stat
-        _, stat.mode, stat.size, stat.modTime, uid, gid, device, _, _ = entry
+        _, stat.mode, size, stat.modTime, uid, gid, device, _, _ = entry
+        stat.size = max(size, 0)
         stat.path = path
         if not self._reset_owner:
             stat.uid, stat.gid = uid, gid

@@ -171,6 +171,7 @@ class PatternList:
 
     Attributes:
         patterns: compiled, in order, without empty ones.
+        runs: the same, run by run.
         negated: those with a ``!``.
 
     Raises:
@@ -180,9 +181,11 @@ class PatternList:
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns: Sequence[Pattern] = tuple(_prepare(patterns))
         self.negated = tuple(pattern for pattern in self.patterns if pattern.negated)
-        runs = itertools.groupby(self.patterns, key=lambda pattern: pattern.negated)
+        groups = itertools.groupby(self.patterns, key=lambda pattern: pattern.negated)
+        #: The patterns of each run.
+        self.runs = [tuple(run) for _, run in groups]
         try:
-            self._runs = [(negated, _any_of(list(run))) for negated, run in runs]
+            self._runs = [(run[0].negated, _any_of(run)) for run in self.runs]
         except BadPattern as error:
             raise _blame(self.patterns, error) from error
 

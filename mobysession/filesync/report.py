@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["TransferProgress", "TransferReport"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TransferProgress:
+class TransferProgress(NamedTuple):
     """How far a transfer has come.
 
     Attributes:
@@ -19,6 +18,7 @@ class TransferProgress:
         sent: files sent completely.
         sent_bytes: content sent, in bytes.
         listed: whether all entries were announced.
+        odd_path: the first path that is not UTF-8, which Docker 27.4 and later refuse; empty for none.
     """
 
     entries: int = 0
@@ -28,10 +28,10 @@ class TransferProgress:
     sent: int = 0
     sent_bytes: int = 0
     listed: bool = False
+    odd_path: bytes = b""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TransferReport:
+class TransferReport(NamedTuple):
     """What a transfer came to in the end.
 
     Attributes:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from array import array
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -25,14 +26,16 @@ from mobysession.errors import ContextError, RemoteProtocolError, RpcError, Stat
 from mobysession.filesync.contents import Contents
 from mobysession.filesync.filters import parse_filter
 from mobysession.filesync.followpaths import follow_links, merge_includes
+from mobysession.filesync.naming import not_utf8
 from mobysession.filesync.offers import Offers
 from mobysession.filesync.packets import END_OF_LISTING, ERR, FIN, FIN_PACKET, REQ, decode_requests, error_packet
 from mobysession.filesync.report import TransferProgress, TransferReport
-from mobysession.filesync.source import keeping
+from mobysession.filesync.snapshot import Snapshot
+from mobysession.filesync.source import keeping, opened
 from mobysession.filesync.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from mobysession.filesync.source import Source
     from mobysession.filesync.walk import Batch
@@ -69,6 +72,7 @@ async def send_tree(
     exclude: Sequence[str] = (),
     follow_paths: Sequence[str] = (),
     reset_owner: bool = True,
+    strict: bool = False,
     progress: Callable[[TransferProgress], None] | None = None,
 ) -> TransferReport:
     """Send a tree to the receiver at the other end of ``stream``.
@@ -80,6 +84,8 @@ async def send_tree(
         exclude: patterns of what is not sent; later ones override earlier ones, ``!`` makes exceptions.
         follow_paths: paths to include together with what their symbolic links lead to.
         reset_owner: send 0 as owner and group of everything.
+        strict: fail over everything that changes while the tree is sent; before the transfer is declared complete, all
+            that was offered is looked at once more.
         progress: is called in the loop now and then, and must not wait.
 
     Raises:
@@ -89,7 +95,7 @@ async def send_tree(
 
     Cancel: the transfer is abandoned; no thread and no file stays open.
     """
-    return await _Transfer(stream, source, reset_owner, progress).run(include, exclude, follow_paths)
+    return await _Transfer(stream, source, reset_owner, strict, progress).run(include, exclude, follow_paths)
 
 
 class _Transfer:
@@ -98,37 +104,48 @@ class _Transfer:
         stream: PacketStream,
         source: Source,
         reset_owner: bool,
+        strict: bool,
         progress: Callable[[TransferProgress], None] | None,
     ) -> None:
         self._stream = stream
         self._source = source
         self._reset_owner = reset_owner
+        self._strict = strict
+        self._snapshot: Snapshot | None = None
         self._progress = progress
         self._offers = Offers()
-        self._contents = Contents(source, self._offers)
+        self._contents = Contents(source, self._offers, strict=strict)
         self._requests = _Requests()
         self._sending = trio.Lock()
         # One worker at a time: two that make system calls in turn take the interpreter from each other at every call.
         self._disk = trio.CapacityLimiter(1)
         self._files = self._offered_bytes = self._requested = self._sent = self._sent_bytes = 0
         self._listed = False
+        self._odd_path = b""
         self._warnings: list[str] = []
         self._omitted_warnings = 0
 
     async def run(self, include: Sequence[str], exclude: Sequence[str], follow_paths: Sequence[str]) -> TransferReport:
-        walk = await trio.to_thread.run_sync(self._prepare, include, exclude, follow_paths)
-        try:
-            async with open_nursery() as nursery:
-                nursery.start_soon(self._list, walk)
-                nursery.start_soon(self._serve)
-                await self._receive()
-                # The receiver has all it wants; what is still on its way to it would be ignored.
-                nursery.cancel_scope.cancel()
-        except ContextError as error:
-            await self._say_why(error)
-            raise
-        finally:
-            self._contents.close()
+        async with _held_open(self._source):
+            walk = await trio.to_thread.run_sync(self._prepare, include, exclude, follow_paths)
+            try:
+                async with open_nursery() as nursery:
+                    nursery.start_soon(self._list, walk)
+                    nursery.start_soon(self._serve)
+                    await self._receive()
+                    # The receiver has all it wants; what is still on its way to it would be ignored.
+                    nursery.cancel_scope.cancel()
+                if self._snapshot is not None:
+                    await self._compare(self._snapshot)
+            except ContextError as error:
+                await self._say_why(error)
+                raise
+            except RpcError as error:
+                if error.hint is None and walk.odd_path:
+                    error.hint = not_utf8(walk.odd_path)
+                raise
+            finally:
+                self._contents.close()
         await self._stream.send_batch([FIN_PACKET])
         return TransferReport(
             progress=self._figures(), warnings=tuple(self._warnings), omitted_warnings=self._omitted_warnings
@@ -142,16 +159,25 @@ class _Transfer:
             if followed is not None:
                 include = merge_includes(include, followed)
         chosen = parse_filter(include, exclude)
-        return Walk(self._source, chosen, self._offers, reset_owner=self._reset_owner)
+        if self._strict:
+            self._snapshot = Snapshot(self._source)
+        return Walk(self._source, chosen, self._offers, reset_owner=self._reset_owner, snapshot=self._snapshot)
+
+    async def _compare(self, snapshot: Snapshot) -> None:
+        comparison = snapshot.compare(self._offers)
+        while await trio.to_thread.run_sync(snapshot.compare_on, comparison, limiter=self._disk):
+            pass
 
     async def _list(self, walk: Walk) -> None:
         batches = walk.batches()
         while (batch := await trio.to_thread.run_sync(self._walk_on, batches, limiter=self._disk)) is not None:
             self._files += batch.files
             self._offered_bytes += batch.content
+            self._odd_path = walk.odd_path
             if batch.messages:
-                await self._send(batch.messages)
+                # Told first: a receiver that cannot take it ends everything.
                 self._report()
+                await self._send(batch.messages)
         self._listed = True
         await self._send([END_OF_LISTING])
         self._report()
@@ -218,7 +244,23 @@ class _Transfer:
             sent=self._sent,
             sent_bytes=self._sent_bytes,
             listed=self._listed,
+            odd_path=self._odd_path,
         )
+
+
+@asynccontextmanager
+async def _held_open(source: Source) -> AsyncIterator[None]:
+    """Hold open what ``source`` needs for the whole transfer; entered and left in worker threads."""
+    block = opened(source)
+    if isinstance(block, nullcontext):
+        yield
+        return
+    await trio.to_thread.run_sync(block.__enter__)
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(block.__exit__, None, None, None)
 
 
 class _Requests:

@@ -3,18 +3,32 @@
 A source knows names, attributes and contents. It knows nothing of patterns, packets or ids: walking, filtering and
 sending are the same for all of them. All methods are called in worker threads, from several transfers at once, and a
 source keeps no state of any of these.
+
+Two entries of one path, one size and one mtime count as the same file: an engine that has the path from an earlier
+build does not ask for it again. A source whose contents change must therefore change the mtime with them.
+
+A source may have more than `Source` asks for:
+
+- ``keeping()``, a block in which one thread may hold on to what it used last; entered again and again.
+- ``opened()``, a block around each transfer, entered and left in worker threads; what is held open for all transfers
+  is closed when the last of them leaves.
+- ``check_readable(path, entry)``, called before a file is offered; raises `ContextError` when it cannot be read later.
+- ``location``, a text that names the tree on this machine; builds of one location find what the engine keeps of it.
 """
 
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-__all__ = ["Content", "Entry", "Source", "keeping"]
+__all__ = ["UNKNOWN_SIZE", "Content", "Entry", "Source", "keeping", "opened"]
+
+#: The size of a file that is not known before it is read; it is offered as empty and sent as it is.
+UNKNOWN_SIZE: Final = -1
 
 
 class Entry(NamedTuple):
@@ -23,7 +37,8 @@ class Entry(NamedTuple):
     Attributes:
         name: the base name, as the file system's bytes.
         mode: Go's mode, see `mobysession.filesync.modes`.
-        size: bytes of a file, length of a link's target; 0 for a directory.
+        size: bytes of a file, length of a link's target; 0 for a directory. `UNKNOWN_SIZE` is one as well; the mtime
+            must then be one that the path never had.
         mtime: nanoseconds since the epoch, may be negative.
         uid, gid: the owner.
         device: major and minor number of a device, else (0, 0).
@@ -78,7 +93,10 @@ class Source(Protocol):
         ...
 
     def lookup(self, path: bytes) -> Entry | None:
-        """Return the entry at ``path`` without following a link in its last component; None when there is none."""
+        """Return the entry at ``path``, empty for the root, as `entries` yields it; None when there is none.
+
+        A link in the last component is not followed.
+        """
         ...
 
     def fetch(self, path: bytes, offered: int) -> bytes | Content:
@@ -97,3 +115,9 @@ def keeping(source: Source) -> AbstractContextManager[None]:
     """Return a block in which ``source`` may keep what this thread used last; not all have something to keep."""
     keep = getattr(source, "keeping", None)
     return nullcontext() if keep is None else keep()
+
+
+def opened(source: Source) -> AbstractContextManager[None]:
+    """Return a block around a transfer of ``source``; not all have something to hold open."""
+    block = getattr(source, "opened", None)
+    return nullcontext() if block is None else block()

@@ -10,7 +10,6 @@ milliseconds, whichever comes first, so that a hop between threads costs little 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mobysession.filesync.filters import Verdict
@@ -20,11 +19,12 @@ from mobysession.filesync.offers import ROOT
 from mobysession.filesync.packets import StatEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from mobysession.filesync.filters import Filter
     from mobysession.filesync.offers import Offers
     from mobysession.filesync.patterns import MatchInfo
+    from mobysession.filesync.snapshot import Snapshot
     from mobysession.filesync.source import Entry, Source
 
 __all__ = ["Batch", "Walk"]
@@ -37,13 +37,15 @@ _ID_BITS: Final = 32
 _RESERVED: Final = b".fsutil-metadata"
 
 
-@dataclass(slots=True)
 class Batch:
     """STAT packets ready to be sent, and what they add up to."""
 
-    messages: list[bytes]
-    files: int = 0
-    content: int = 0
+    __slots__ = ("content", "files", "messages")
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self.files = 0
+        self.content = 0
 
 
 class _Open:
@@ -73,22 +75,38 @@ class Walk:
         chosen: which of its entries are sent; None for all.
         offers: is given every entry that is.
         reset_owner: send 0 as uid and gid.
+        snapshot: is given every entry that is sent, too.
+
+    Attributes:
+        odd_path: the first path that was sent and is not UTF-8; empty for none.
     """
 
-    def __init__(self, source: Source, chosen: Filter | None, offers: Offers, *, reset_owner: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        chosen: Filter | None,
+        offers: Offers,
+        *,
+        reset_owner: bool,
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        self.odd_path = b""
+        self._snapshot = snapshot
+        self._check_readable: Callable[[bytes, Entry], None] | None = getattr(source, "check_readable", None)
         self._source = source
         self._filter = chosen
         self._offers = offers
         self._encoder = StatEncoder(reset_owner=reset_owner)
         #: Files with several names: to the id of the first one sent, and above it how many are still to come.
         self._links: dict[Hashable, int] = {}
-        self._batch = Batch([])
+        self._batch = Batch()
 
     def batches(self) -> Iterator[Batch]:
         """Yield the packets of the whole tree; a batch may be empty when much was left out.
 
         Raises:
-            ContextError: a directory or an entry cannot be read, or is not any more what it was; the user must act.
+            ContextError: a directory or an entry cannot be read, or vanished after it was announced, or is not any more
+                what it was; the user must act.
         """
         stack = [_Open(None, b"", None)]
         deadline, visited = time.monotonic() + _BATCH_SECONDS, 0
@@ -103,7 +121,7 @@ class Walk:
             visited += 1
             if visited % _CLOCK_EVERY == 0 and (visited >= _BATCH_ENTRIES or time.monotonic() > deadline):
                 yield self._batch
-                self._batch = Batch([])
+                self._batch = Batch()
                 self._encoder.renew()
                 deadline, visited = time.monotonic() + _BATCH_SECONDS, 0
         yield self._batch
@@ -114,10 +132,7 @@ class Walk:
                 directory.entries = self._source.entries(directory.path)
             return next(directory.entries, None)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and directory.parent is not None:
-                # Emptied and removed since it was seen: empty is what it was last.
-                return None
-            if isinstance(error, PermissionError) and directory.entry_id is None:
+            if directory.entry_id is None and isinstance(error, (PermissionError, FileNotFoundError)):
                 # Left out anyway, and looked into only because of an exception.
                 return None
             raise cannot("list", _named(error, directory.path), error) from error
@@ -152,6 +167,9 @@ class Walk:
             return None
         except OSError as error:
             raise cannot("read", path, error) from error
+        requestable = not entry.mode & TYPE
+        if requestable and self._check_readable is not None:
+            self._check_readable(path, entry)
         parent = directory.entry_id
         if parent is None:
             parent = self._announce_late(directory)
@@ -160,11 +178,14 @@ class Walk:
         entry_id = len(self._offers)
         if entry.identity is not None and not entry.mode & SYMLINK:
             link = self._first_name(entry, entry_id)
-        requestable = not entry.mode & TYPE
         self._batch.messages.append(self._encoder.encode(path, entry, link, xattrs))
         if requestable:
             self._batch.files += 1
-            self._batch.content += entry.size
+            self._batch.content += max(entry.size, 0)
+        if self._snapshot is not None:
+            self._snapshot.add(entry)
+        if not (self.odd_path or path.isascii() or _is_utf8(path)):
+            self.odd_path = path
         return self._offers.add(parent, entry.name, entry.size, requestable)
 
     def _announce_late(self, directory: _Open) -> int | None:
@@ -196,3 +217,11 @@ class Walk:
 def _named(error: OSError, directory: bytes) -> bytes:
     """Return the path in the tree that ``error`` is about."""
     return error.filename if isinstance(error.filename, bytes) and not error.filename.startswith(b"/") else directory
+
+
+def _is_utf8(path: bytes) -> bool:
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

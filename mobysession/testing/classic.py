@@ -102,11 +102,13 @@ def _solve_request(request: Request) -> control_pb2.SolveRequest:
         attributes |= {prefix + name: value for name, value in given.items() if value is not None}
     names = ",".join(request.query.get("t", []))
     exporter = control_pb2.Exporter(Type="moby", Attrs={"name": names} if names else {})
+    outputs = json.loads(request.argument("outputs") or "[]")
+    exporters = [control_pb2.Exporter(Type=output["Type"], Attrs=output.get("Attrs") or {}) for output in outputs]
     return control_pb2.SolveRequest(
         Ref=new_id(),
         Session=request.argument("session"),
         Frontend="dockerfile.v0",
         FrontendAttrs=attributes,
-        Exporters=[exporter],
+        Exporters=exporters or [exporter],
         Cache=control_pb2.CacheOptions(),
     )

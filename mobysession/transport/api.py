@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from mobysession.transport.endpoint import Endpoint
 
-__all__ = ["EngineApi", "Ping"]
+__all__ = ["EngineApi", "Ping", "ping_on"]
 
 _OLDEST_API_VERSION = "1.24"  # what docker's clients assume of an engine that does not say
 _HEAD_REFUSED = frozenset({404, 405, 501})
@@ -146,6 +146,27 @@ class EngineApi:
             f"{self.endpoint} is not served by a Docker daemon{what}: {words}",
             hint="Check the address; a proxy in front of the daemon must pass on all paths.",
         )
+
+
+async def ping_on(stream: trio.abc.Stream, endpoint: Endpoint) -> tuple[Ping | None, bool]:
+    """Ask who is there, on a connection that something else is to follow on.
+
+    Args:
+        stream: dialled, nothing in flight; stays the caller's.
+        endpoint: where it leads to.
+
+    Returns: what it said, None where it does not say its version; and whether the connection can be used again.
+
+    Raises:
+        TransportError: what answered is not a Docker daemon, or the connection broke.
+
+    Cancel: the connection is useless.
+    """
+    exchange = Exchange(stream, endpoint)
+    head = exchange.request_head("HEAD", "/_ping", endpoint.headers, None, again=True)
+    await exchange.send(head, None, endpoint.answer_timeout(limits.HANDSHAKE_TIMEOUT))
+    response = await exchange.receive_head()
+    return _ping(response) if response.header("api-version") else None, await exchange.finish()
 
 
 async def _body(response: Response) -> bytes:

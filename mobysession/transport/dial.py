@@ -59,7 +59,7 @@ async def dial(
         if isinstance(address, SSHAddress):
             from mobysession.transport.ssh import dial_ssh  # only for who uses ssh: start-up
 
-            return await dial_ssh(address, name=str(endpoint))
+            return await dial_ssh(address, name=str(endpoint), buildkitd=endpoint.is_buildkitd)
         stream = await _dial_tcp(endpoint, address)
         return stream if endpoint.tls is None else await _wrap_tls(endpoint, stream, address.host, alpn)
     raise ConnectError(f"{endpoint} did not accept a connection within {timeout:g} seconds", hint=_RUNNING_HINT)

@@ -11,15 +11,17 @@ the default socket does not exist, and nothing else was asked for, the one of a 
 ``ssh://[user@]host[:port][/socket]``      the daemon on that host, through the ``ssh`` binary and the docker CLI there
 ``host:port``                              ``tcp://host:port``
 =========================================  ============================================================================
+
+A buildkitd is no Docker daemon: it is named by ``BUILDKIT_HOST``, speaks gRPC only, and is found with `buildkitd`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mobysession import dockerconfig, limits
 from mobysession.errors import EndpointError, UsageError
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint"]
 
 _DEFAULT_TLS_URL = "tcp://localhost:2376"
+_DEFAULT_BUILDKITD = "unix:///run/buildkit/buildkitd.sock"
 _DEFAULT_CONTEXT = "default"
 _logger = logging.getLogger("mobysession.transport")
 
@@ -47,6 +50,7 @@ class Endpoint:
         source: who named it: ``--host``, ``DOCKER_HOST``, ``context "x"``, ``default socket`` ...
         tls: how to speak TLS; None: in plain text. Only addresses of tcp have it.
         headers: header lines for every HTTP/1.1 request, from ``HttpHeaders`` of config.json.
+        daemon: ``docker`` for an engine, ``buildkitd`` for a BuildKit on its own.
         address: ``url``, taken apart.
     """
 
@@ -54,6 +58,7 @@ class Endpoint:
     source: str = "--host"
     tls: TLSConfig | None = None
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    daemon: Literal["docker", "buildkitd"] = "docker"
     address: Address = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -139,6 +144,46 @@ class Endpoint:
             return cls.from_env(environ, config_dir=config_dir, context=name)
         config = dockerconfig.load(config_dir, environ=environ)
         return _from_context(name, config, f'context "{name}"')
+
+    @classmethod
+    def buildkitd(
+        cls,
+        url: str | None = None,
+        *,
+        tls: TLSConfig | None = None,
+        source: str | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Endpoint:
+        """Return the endpoint of a buildkitd.
+
+        Args:
+            url: its address: ``unix://``, ``tcp://`` or ``ssh://``, where ``buildctl`` is the command on the other
+                host; None: what BUILDKIT_HOST says, or else buildkitd's own default socket.
+            tls: how to speak TLS; only addresses of tcp have it.
+            source: who named it.
+            environ: the variables; None: the process's own.
+
+        Raises:
+            EndpointError: it is malformed or of an unknown scheme; the user must change it.
+        """
+        if url is not None:
+            return cls(url, source or "--host", tls, daemon="buildkitd")
+        named = (os.environ if environ is None else environ).get("BUILDKIT_HOST")
+        return cls(
+            named or _DEFAULT_BUILDKITD,
+            source or ("BUILDKIT_HOST" if named else "default buildkitd socket"),
+            tls,
+            daemon="buildkitd",
+        )
+
+    @property
+    def is_buildkitd(self) -> bool:
+        """True where a BuildKit on its own is, and no Docker daemon around it."""
+        return self.daemon == "buildkitd"
+
+    def as_buildkitd(self) -> Endpoint:
+        """Return the same address, for a buildkitd."""
+        return self if self.is_buildkitd else replace(self, daemon="buildkitd")
 
     @property
     def host(self) -> str:

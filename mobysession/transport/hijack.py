@@ -40,6 +40,11 @@ class HijackedStream(trio.abc.Stream):
         self._leftover = upgraded.leftover
         self._closed = False
 
+    @property
+    def plain_socket(self) -> trio.SocketStream | None:
+        """The socket that takes what is written as it is; None where TLS or a program stands between."""
+        return self.transport_stream if isinstance(self.transport_stream, trio.SocketStream) else None
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Read, the leftover first. Cancel: nothing is lost."""
         if not self._leftover or self._closed:

@@ -48,12 +48,22 @@ class Exchange:
         self._patience = trio.CancelScope()
 
     def request_head(
-        self, method: str, target: str, fields: Iterable[tuple[str, str]], body: bytes | AsyncIterable[bytes] | None
+        self,
+        method: str,
+        target: str,
+        fields: Iterable[tuple[str, str]],
+        body: bytes | AsyncIterable[bytes] | None,
+        *,
+        again: bool = False,
     ) -> bytes:
-        """Return the head of the request; raises UsageError when it cannot be written."""
+        """Return the head of the request; raises UsageError when it cannot be written.
+
+        With ``again`` the connection is to be used once more behind the answer; see `finish`.
+        """
         self._name = f"{method} {target.partition('?')[0]}"
         headers = [(b"Host", self._endpoint.host.encode("ascii", "replace")), *encode_fields(fields)]
-        headers.append((b"Connection", b"close"))
+        if not again:
+            headers.append((b"Connection", b"close"))
         if isinstance(body, bytes):
             headers.append((b"Content-Length", str(len(body)).encode("ascii")))
         elif body is not None:
@@ -125,6 +135,14 @@ class Exchange:
                     return bytes(event.data)
             else:
                 return b""
+
+    async def finish(self) -> bool:
+        """Read the rest of a short answer; return whether the connection can be used for another request."""
+        size = 0
+        while size <= limits.MAX_REFUSAL_BODY and (chunk := await self.receive_chunk()):
+            size += len(chunk)
+        done = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+        return done and not self._h11.trailing_data[0]
 
     async def _next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
         while True:

@@ -145,9 +145,9 @@ def test_a_failed_build_shows_where(cli: Cli, context: Path) -> None:
 
 
 WRONG: dict[str, tuple[list[Any], int, str]] = {
-    "no path": (["build"], 2, "Missing argument 'PATH'"),
-    "unknown option": (["build", "--tags", "x", "."], 2, "No such option"),
-    "unknown verb": (["bild"], 2, "No such command 'bild'"),
+    "no path": (["build"], 2, "the following arguments are required: PATH"),
+    "unknown option": (["build", "--tags", "x", "."], 2, "no such option '--tags' (did you mean --tag or"),
+    "unknown verb": (["bild"], 2, "invalid choice: 'bild'"),
     "bad tag": (["build", "-t", "Upper", "."], 2, "hint: Repository names must be lower case."),
     "bad network": (["build", "--network", "mine", "."], 2, "network 'mine' is not supported by BuildKit"),
     "bad driver": (["build", "--driver", "x", "."], 2, "unknown driver 'x'"),

@@ -9,12 +9,14 @@ import pytest
 import trio
 
 from mobysession._pb.fsutil_pb2 import Packet, Stat
+from mobysession.filesync import Directory, send_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
-    from mobysession.filesync import PacketStream
+    from mobysession.filesync import PacketStream, TransferReport
 
     Tree = Mapping[str, "bytes | str | Tree"]
 
@@ -114,3 +116,29 @@ def plant() -> Callable[[Path, Tree], None]:
                 make(path, what)
 
     return make
+
+
+@pytest.fixture
+def converse(packet_pair: Callable[[], tuple[PacketStream, Any]]) -> Callable[..., Awaitable[TransferReport]]:
+    """Give a function that sends a tree to a peer played by the test, and returns the report."""
+
+    async def converse(source: Any, play: Callable[[Any], Awaitable[None]], **options: Any) -> TransferReport:
+        ours, peer = packet_pair()
+        if isinstance(source, os.PathLike):
+            source = Directory(source)
+        reports = []
+
+        async def send() -> None:
+            reports.append(await send_tree(ours, source, **options))
+
+        with trio.fail_after(20):
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(send)
+                    nursery.start_soon(play, peer)
+            except BaseExceptionGroup as group:
+                (error,) = group.exceptions
+                raise error from None
+        return reports[0]
+
+    return converse

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from mobysession.errors import ContextError
 from mobysession.filesync.filters import Verdict, parse_filter
 from mobysession.filesync.offers import Offers
-from mobysession.filesync.patterns import BadPattern, PatternList
 from mobysession.filesync.source import Entry
 from mobysession.filesync.walk import Walk
+from tests.filesync import reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from mobysession.filesync.patterns import MatchInfo
 
 _DIRECTORY = 0x800001ED
 
@@ -152,32 +151,58 @@ _patterns = st.builds(
 )
 
 
-def obvious(tree: Mapping[str, object], includes: Sequence[str], excludes: Sequence[str]) -> list[str]:
-    """Return what is sent, by looking at everything and pruning nothing."""
-    include, exclude = PatternList(includes), PatternList(excludes)
-    sent: set[str] = set()
-
-    def visit(here: Mapping[str, object], prefix: str, included: MatchInfo | None, excluded: MatchInfo | None) -> None:
-        for name, below in here.items():
-            path = prefix + name
-            wanted, inner_included = include.match(path, included)
-            unwanted, inner_excluded = exclude.match(path, excluded)
-            if (wanted or not includes) and not unwanted:
-                parts = path.split("/")
-                sent.update("/".join(parts[: end + 1]) for end in range(len(parts)))
-            if isinstance(below, dict):
-                visit(below, path + "/", inner_included, inner_excluded)
-
-    visit(tree, "", None, None)
-    return sorted(sent, key=lambda path: [part.encode() for part in path.split("/")])
-
-
-@settings(deadline=None)
-@given(_trees, st.lists(_patterns, max_size=4), st.lists(_patterns, max_size=4))
-def test_pruning_changes_nothing(tree: dict[str, object], includes: list[str], excludes: list[str]) -> None:
-    """What is sent, and its order, are those of a walk that looks at everything and sorts by components."""
+@settings(deadline=None, max_examples=150)
+@given(_trees, st.lists(_patterns, max_size=4), st.lists(_patterns, max_size=5))
+def test_a_walk_is_that_of_the_reference(tree: dict[str, object], includes: list[str], excludes: list[str]) -> None:
+    """What is sent, and its order, are the reference's; and we look into no directory that it does not look into."""
+    source = Names(tree)
     try:
-        expected = obvious(tree, includes, excludes)
-    except BadPattern:
+        sent = walk(source, includes, excludes)
+    except ContextError:
         return
-    assert walk(Names(tree), includes, excludes) == expected
+    expected = reference.walk(tree, includes, excludes)
+    assert sent == expected.sent
+    assert set(source.listed) <= expected.listed
+
+
+@settings(deadline=None, max_examples=150)
+@given(_trees, st.lists(_patterns, max_size=4), st.lists(_patterns, max_size=5))
+def test_no_directory_is_looked_into_for_patterns_that_end_above_it(
+    tree: dict[str, object], includes: list[str], excludes: list[str]
+) -> None:
+    """With patterns of names, ``*`` and ``?`` alone, a directory is listed only if some pattern has more names than it.
+
+    Or if it is sent itself; then all of it may be.
+    """
+    if any("**" in pattern or "[" in pattern for pattern in (*includes, *excludes)):
+        return
+    source = Names(tree)
+    sent = walk(source, includes, excludes)
+    depth = max((pattern.count("/") + 1 for pattern in (*includes, *excludes)), default=0)
+    assert {path for path in source.listed if path.count("/") + 1 > depth} <= {*sent, ""}
+
+
+@pytest.mark.parametrize(
+    ("excludes", "sent", "listed"),
+    [
+        # A later pattern than any exception: nothing can come back.
+        (["!**/keep", "*"], "", ""),
+        # But a pattern that is not needed to leave a directory out is not remembered for what is in it.
+        (["*", "!**/keep", "a"], "a a/b a/b/keep", "a a/b build build/out docs docs/sub .git"),
+        # Exceptions with wildcards that reach only where their names allow.
+        (["*", "!docs/*.md"], "docs docs/index.md", "docs"),
+        (["*", "!?ocs/s*/*.md"], "docs docs/sub docs/sub/page.md", "docs docs/sub"),
+        (["*", "!docs/**/page.md"], "docs docs/sub docs/sub/page.md", "docs docs/sub"),
+        (["*", "!main.p[xy]"], "main.py", ".git a a/b build build/out docs docs/sub"),
+        (["*", "!a?b**"], "", ".git a a/b build build/out docs docs/sub"),
+        # The reference's own rule, though an exception matches below.
+        (["a/b", "build", "docs", ".git", "main.py", "!a/*/**"], "a a/x.pyc", "a"),
+    ],
+)
+def test_what_is_looked_into(excludes: list[str], sent: str, listed: str) -> None:
+    """A directory that is left out is looked into only where an exception behind what excluded it can match in it."""
+    source = Names(TREE)
+    found = walk(source, [], excludes)
+    assert found == sent.split()
+    assert found == reference.walk(TREE, [], excludes).sent
+    assert set(source.listed) <= {"", *listed.split()}

@@ -20,7 +20,7 @@ from mobysession.errors import ContextError, RemoteProtocolError, RpcError
 from mobysession.filesync import Content, Directory, Entry, PacketStream, TransferProgress, TransferReport, send_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
 REQ, FIN, ERR = Packet.PACKET_REQ, Packet.PACKET_FIN, Packet.PACKET_ERR
@@ -46,32 +46,6 @@ class Many(Directory):
 
     def fetch(self, path: bytes, offered: int) -> bytes:
         return b"x"
-
-
-@pytest.fixture
-def converse(packet_pair: Callable[[], tuple[PacketStream, Any]]) -> Callable[..., Awaitable[TransferReport]]:
-    """Give a function that sends a tree to a peer played by the test, and returns the report."""
-
-    async def converse(source: Any, play: Callable[[Any], Awaitable[None]], **options: Any) -> TransferReport:
-        ours, peer = packet_pair()
-        if isinstance(source, os.PathLike):
-            source = Directory(source)
-        reports = []
-
-        async def send() -> None:
-            reports.append(await send_tree(ours, source, **options))
-
-        with trio.fail_after(20):
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(send)
-                    nursery.start_soon(play, peer)
-            except BaseExceptionGroup as group:
-                (error,) = group.exceptions
-                raise error from None
-        return reports[0]
-
-    return converse
 
 
 async def test_a_whole_conversation(

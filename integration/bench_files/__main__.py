@@ -1,0 +1,93 @@
+"""``python -m integration.bench_files``: measure and print the table row by row; ``--help`` says how to choose."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from integration.bench.__main__ import DEFAULT_ENGINE
+from integration.bench.client import buildx_client, our_client
+from integration.bench_files.rows import ROWS, FileRow, open_relay
+from integration.bench_files.sender import measure_sender
+from integration.engines import Buildx, engine_specs
+from mobysession.errors import EngineError, MobysessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from integration.bench.sample import Sample
+
+MEMORY = Path("/dev/shm")
+ROOM = 8 * 1024**3
+MIB = 1024 * 1024
+HEADER = f"{'mobysession / buildx':26} {'rtt':>6}   wall   CPU  peak  floor  medians: wall s, CPU s, peak MiB; floor s"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(prog="integration.bench_files", description="Compare how trees are sent.")
+    parser.add_argument("--sender", action="store_true", help="the sender alone, no engine")
+    parser.add_argument("--profile", action="store_true", help="with a profile of each")
+    parser.add_argument("--engine", default=DEFAULT_ENGINE, metavar="ID", help=f"which engine [{DEFAULT_ENGINE}]")
+    parser.add_argument("--rtt", default="0,20,100", metavar="MS,...", help="round trips [0,20,100]")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="runs of each row [3]")
+    parser.add_argument("--row", action="append", metavar="TEXT", help="only rows whose title contains it")
+    parser.add_argument("--no-floor", action="store_true", help="leave out the floor")
+    options = parser.parse_args(arguments)
+    rows = [row for row in ROWS if options.row is None or any(text in row.title for text in options.row)]
+    room = MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM else None
+    try:
+        with tempfile.TemporaryDirectory(prefix="mobysession-bench-", dir=room) as name:
+            if options.sender:
+                _senders(rows, Path(name), options)
+            else:
+                _builds(rows, Path(name), options)
+    except MobysessionError as error:
+        print(f"bench-files: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _senders(rows: Sequence[FileRow], folder: Path, options: argparse.Namespace) -> None:
+    print(f"the sender alone, best of {options.runs}; Python {platform.python_version()}; {os.cpu_count()} CPUs")
+    for row in {row.context: row for row in rows}.values():
+        context = row.prepare(folder)
+        print(measure_sender(row.title, context, folder, options.runs, profile=options.profile), flush=True)
+
+
+def _builds(rows: Sequence[FileRow], folder: Path, options: argparse.Namespace) -> None:
+    buildx = Buildx.find()
+    spec = next((spec for spec in engine_specs() if spec.id == options.engine and not spec.host), None)
+    if spec is None:
+        raise EngineError(f"{options.engine} is no engine of ours", hint="It is pruned before each run.")
+    with spec.private_engine(data_root=folder / "engine") as engine:
+        print(f"engine {engine.version}; buildx {buildx.version()}; {os.cpu_count()} CPUs; {options.runs} runs each")
+        print(HEADER, flush=True)
+        for milliseconds in map(float, options.rtt.split(",")):
+            with open_relay(engine.host, folder, milliseconds / 1000) as host:
+                work = folder / f"clients-{milliseconds:.0f}"
+                work.mkdir()
+                clients = our_client(host, work / "ours"), buildx_client(buildx, host, work / "theirs")
+                for row in rows:
+                    ours, theirs = row.measure(engine.host, clients, folder, options.runs)
+                    floor = 0.0 if options.no_floor else row.measure_floor(engine.host, host, folder, options.runs)
+                    print(_line(row.title, milliseconds, ours, theirs, floor), flush=True)
+
+
+def _line(title: str, milliseconds: float, ours: Sample, theirs: Sample, floor: float) -> str:
+    ratios = f"{ours.wall / theirs.wall:5.2f} {ours.cpu / theirs.cpu:5.2f} {ours.peak / theirs.peak:5.2f}"
+    above = f"{ours.wall / floor:5.2f}" if floor else "    -"
+    return (
+        f"{title:26} {milliseconds:3.0f} ms  {ratios}  {above}  {ours.wall:.2f} / {theirs.wall:.2f}, "
+        f"{ours.cpu:.2f} / {theirs.cpu:.2f}, {ours.peak / MIB:.0f} / {theirs.peak / MIB:.0f}; {floor:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

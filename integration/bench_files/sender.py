@@ -1,0 +1,95 @@
+"""The sender alone, against a receiver that discards: MB/s, files/s, and where the time goes.
+
+``python -m integration.bench_files.sender CONTEXT SOCKET [PROFILE]`` is one run; it prints its figures as JSON.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import json
+import pstats
+import resource
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from mobysession.rpc.registrar import Registrar
+from mobysession.rpc.server import open_server
+from mobysession.services.filesync import FileSync
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["measure_sender"]
+
+MIB = 1024 * 1024
+
+
+async def serve(context: str, path: str) -> dict[str, float]:
+    """Send a directory once; return what it took."""
+    service = FileSync({"context": context})
+    registrar = Registrar()
+    service.register(registrar)
+    stream = await trio.open_unix_socket(path)
+    before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    async with open_server(stream, registrar) as server:
+        while not service.transfers:
+            await trio.sleep(0.002)
+        wall = time.perf_counter() - started
+        del server
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    figures = service.transfers[0].report.progress
+    return {
+        "wall": wall,
+        "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "peak": after.ru_maxrss * 1024,
+        "files": figures.sent,
+        "bytes": figures.sent_bytes,
+    }
+
+
+def measure_sender(title: str, context: Path, folder: Path, runs: int, *, profile: bool) -> str:
+    """Return a line of the table, and with ``profile`` the functions that take the most time."""
+    taken = [_one(context, folder) for _ in range(runs)]
+    best = min(taken, key=lambda figures: figures["wall"])
+    line = (
+        f"{title:34} {best['wall']:7.2f} s {best['bytes'] / best['wall'] / 1e6:8.0f} MB/s "
+        f"{best['files'] / best['wall']:9.0f} files/s  CPU {best['cpu']:6.2f} s  peak {best['peak'] / MIB:5.0f} MiB"
+    )
+    if profile:
+        _one(context, folder, "profile")
+        line += "\n" + (folder / "profile").read_text(encoding="utf-8")
+    return line
+
+
+def _one(context: Path, folder: Path, profile: str = "") -> dict[str, float]:
+    path = folder / "discard.sock"
+    path.unlink(missing_ok=True)
+    receiver = [sys.executable, "-m", "integration.bench_files.discard", str(path)]
+    with subprocess.Popen(receiver, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        sender = [sys.executable, "-m", "integration.bench_files.sender", str(context), str(path)]
+        done = subprocess.run([*sender, *([str(folder / profile)] if profile else [])], capture_output=True, check=True)
+        process.wait(timeout=20)
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def main(context: str, path: str, profile: str = "") -> None:
+    """One run."""
+    if not profile:
+        print(json.dumps(trio.run(serve, context, path)))
+        return
+    profiler = cProfile.Profile()
+    figures = profiler.runcall(trio.run, serve, context, path)
+    print(json.dumps(figures))
+    with open(profile, "w", encoding="utf-8") as file:
+        pstats.Stats(profiler, stream=file).sort_stats("tottime").print_stats(25)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,157 @@
+"""How the command line is read: the standard library's parser, of which only the verb that is called fills its part.
+
+argparse, because it is there in two milliseconds: click, with which this began, took a tenth of a small build's time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from mobysession._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from _typeshed import SupportsWrite
+
+    from mobysession.cli.app import Target
+
+__all__ = ["CommandLine", "Parser", "complete", "offer", "parse"]
+
+_VERBS = {
+    "build": "Build an image from a directory.",
+    "demo": "Build a small image that proves the callbacks.",
+    "dial": "Connect stdin and stdout to an upgraded stream of the daemon.",
+    "probe": "Open a session and report what the daemon says and does.",
+}
+#: Columns of a help text. Unless it is given, argparse asks for the terminal's with each option that it learns.
+_HELP_WIDTH = 80
+
+
+class CommandLine(NamedTuple):
+    """What was asked for: the function of the verb, and the options, those before the verb too, by name."""
+
+    run: Callable[[Target, argparse.Namespace], int]
+    options: argparse.Namespace
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help and complaints look alike for the program and for its verbs."""
+
+    def __init__(self, *, prog: str, description: str | None, synopsis: str) -> None:
+        super().__init__(
+            prog=prog,
+            usage=f"{prog} [OPTIONS]{synopsis}",
+            description=description,
+            formatter_class=_Help,
+            add_help=False,
+            allow_abbrev=False,
+        )
+        self.add_argument("-h", "--help", action="help", help="Show this message and exit.")
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Print the help; OSError where that is impossible, which argparse would keep to itself."""
+        (sys.stdout if file is None else file).write(self.format_help())
+
+    def error(self, message: str) -> NoReturn:
+        """Say on stderr what is wrong with the command line, and end with status 2."""
+        self.exit(2, f"{self.format_usage()}Try '{self.prog} --help' for help.\n\nError: {message}\n")
+
+    def refuse(self, word: str) -> NoReturn:
+        """End as `error` does, because of a word that no option and no argument takes."""
+        option = word.partition("=")[0]
+        if not option.startswith("-"):
+            self.error(f"unexpected argument {word!r}")
+        import difflib
+
+        close = sorted(difflib.get_close_matches(option, self._option_string_actions, cutoff=0.7))
+        self.error(f"no such option {option!r}" + (f" (did you mean {' or '.join(close)}?)" if close else ""))
+
+
+class _Help(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=_HELP_WIDTH)
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = "Usage: ") -> None:
+        super().add_usage(usage, actions, groups, prefix)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        # As Python 3.13 has it: "-t, --tag NAME", which was "-t NAME, --tag NAME".
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        return f"{', '.join(action.option_strings)} {action.metavar}"
+
+
+def parse(arguments: Sequence[str]) -> CommandLine:
+    """Read the command line.
+
+    Raises:
+        SystemExit: it is answered already (help, the version), or it cannot be read and was told so (status 2).
+    """
+    program = _program()
+    verbs = _add_verbs(program, arguments)
+    if not arguments:
+        program.print_help(sys.stderr)
+        program.exit(2)
+    options, rest = program.parse_known_args(arguments)
+    if rest:
+        verbs[options.verb].refuse(rest[0])
+    if options.host is not None and options.docker_context is not None:
+        program.error("--host and --context exclude each other")
+    return CommandLine(options.run, options)
+
+
+def complete(line: str) -> None:
+    """Tell the shell what may come next on ``line``, and end the process; nothing else may have been printed."""
+    import argcomplete
+
+    program = _program()
+    _add_verbs(program, line.split())
+    argcomplete.autocomplete(program, always_complete_options=False)
+
+
+def offer(action: argparse.Action, *words: str) -> None:
+    """Let shells complete an option's value; what else is given is judged by the build, in its own words."""
+    action.completer = lambda **_: words  # type: ignore[attr-defined]  # where argcomplete looks
+
+
+def _program() -> Parser:
+    program = Parser(
+        prog="mobysession",
+        description="BuildKit builds and Docker-daemon sessions, without the docker CLI.",
+        synopsis=" COMMAND [ARGS]...",
+    )
+    add = program.add_argument
+    add(
+        *("-H", "--host"),
+        metavar="URL",
+        help="Daemon: unix://, tcp://, ssh:// [default: DOCKER_HOST, the docker context, the socket]",
+    )
+    add("-c", "--context", dest="docker_context", metavar="NAME", help="A docker context, instead of --host.")
+    add("-v", "--verbose", action="count", default=0, help="Say more on stderr; twice for everything.")
+    version = f"mobysession {__version__}"
+    add("--version", action="version", version=version, help="Show the version and exit.")
+    return program
+
+
+def _add_verbs(program: Parser, words: Sequence[str]) -> dict[str, Parser]:
+    """Add the verbs. Of those that are not among ``words``, the command line, nothing but the name is known."""
+    verbs = program.add_subparsers(title="commands", metavar="COMMAND", dest="verb", required=True)
+    parsers = {}
+    for name, summary in _VERBS.items():
+        command = importlib.import_module(f"mobysession.cli.{name}") if name in words else None
+        parser = verbs.add_parser(
+            name,
+            help=summary,
+            prog=f"mobysession {name}",
+            description=command.run.__doc__ if command else None,
+            synopsis=command.SYNOPSIS if command else "",
+        )
+        if command:
+            command.add_options(parser)
+            parser.set_defaults(run=command.run)
+        parsers[name] = parser
+    return parsers

@@ -1,0 +1,175 @@
+"""A mapping as a tree: paths to contents, which are at hand, on disk, or made when they are asked for.
+
+::
+
+    Files({
+        "Dockerfile": "FROM scratch\\nCOPY . /\\n",
+        "bin/run": File(b"...", mode=0o755),
+        "data.json": Path("/elsewhere/data.json"),
+        "version": lambda: git_describe(),
+        "latest": Link("data.json"),
+        "empty": {},
+    })
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, Union
+
+from mobysession.errors import ContextError, MobysessionError, UsageError
+from mobysession.filesync.directory import entry_of
+from mobysession.filesync.disk_file import OPEN_FLAGS, read_or_keep
+from mobysession.filesync.modes import DIRECTORY, PERMISSIONS, SYMLINK
+from mobysession.filesync.naming import quote, reason
+from mobysession.filesync.source import UNKNOWN_SIZE, Entry
+from mobysession.filesync.tree import EPOCH, IndexedTree, Leaf, content_time
+
+if TYPE_CHECKING:
+    from mobysession.filesync.source import Content
+    from mobysession.filesync.tree import Branches
+
+__all__ = ["File", "FileContent", "Files", "FilesLike", "Link"]
+
+#: What may be in a file: bytes; text, which becomes UTF-8; the path of a file; a function that returns bytes, text or
+#: an open binary file.
+FileContent = Union[bytes, str, "os.PathLike[str]", "Callable[[], bytes | str | Content]"]
+
+
+class File(NamedTuple):
+    """A file with attributes.
+
+    Attributes:
+        content: see `FileContent`.
+        mode: permissions, as ``chmod`` takes them.
+        mtime: nanoseconds since the epoch; None is one that differs with the content.
+    """
+
+    content: FileContent
+    mode: int = 0o644
+    mtime: int | None = None
+
+
+class Link(NamedTuple):
+    """A symbolic link."""
+
+    target: str
+
+
+FilesLike = Mapping[str, "FileContent | File | Link | FilesLike"]
+
+
+class Files(IndexedTree):
+    """Offer what a mapping holds.
+
+    Functions are called, and files of the disk read, when the engine asks for them; from several threads, and for each
+    transfer anew. The size of what a function returns is not known before, so the engine always asks for it.
+
+    Args:
+        files: by path, ``/``-separated; a mapping in place of a content is a directory.
+
+    Raises:
+        UsageError: a path is no path in a directory, or a content none of what it may be.
+    """
+
+    def __init__(self, files: FilesLike) -> None:
+        super().__init__("the mapping")
+        self._files = dict(_flatten(files, ""))
+        #: When functions are said to have been called last.
+        self._now = time.time_ns()
+
+    def __repr__(self) -> str:
+        return f"Files({len(self._files)} paths)"
+
+    @property
+    def location(self) -> str | None:
+        """Nothing of its own to be found by; None when there are functions, whose results nobody can compare."""
+        contents = (file.content for file in self._files.values() if isinstance(file, File))
+        return None if any(callable(content) for content in contents) else ""
+
+    def check(self) -> None:
+        """Look at the files of the disk again.
+
+        Raises:
+            ContextError: one of them is missing or no file; the user must act.
+        """
+        root = self._grow()
+        with self._lock:
+            self._root = root
+
+    def _index(self, branches: Branches) -> None:
+        for path, given in self._files.items():
+            branches.add(os.fsencode(path), self._leaf(path, given))
+
+    def _leaf(self, path: str, given: File | Link | None) -> Leaf:
+        if given is None:
+            return Leaf(Entry(b"", DIRECTORY | 0o755, mtime=content_time(EPOCH, 0)))
+        if isinstance(given, Link):
+            target = os.fsencode(given.target)
+            mtime = content_time(EPOCH, _digest(target))
+            return Leaf(Entry(b"", SYMLINK | 0o777, len(target), mtime), link=target)
+        content = given.content
+        if isinstance(content, os.PathLike):
+            return Leaf(_stat(path, content), content)
+        if isinstance(content, str):
+            content = content.encode("utf-8", "surrogateescape")
+        size, mtime = UNKNOWN_SIZE, self._now
+        if isinstance(content, bytes):
+            size, mtime = len(content), content_time(EPOCH, _digest(content))
+        mtime = mtime if given.mtime is None else given.mtime
+        return Leaf(Entry(b"", given.mode & PERMISSIONS, size, mtime), content)
+
+    def _read(self, leaf: Leaf, path: bytes) -> bytes | Content:
+        content = leaf.key
+        if isinstance(content, os.PathLike):
+            return read_or_keep(os.open(content, OPEN_FLAGS & ~os.O_NOFOLLOW), path)
+        made: bytes | str | Content = _call(content, path) if callable(content) else content
+        return made.encode("utf-8", "surrogateescape") if isinstance(made, str) else made
+
+
+def _call(make: Callable[[], bytes | str | Content], path: bytes) -> bytes | str | Content:
+    try:
+        return make()
+    except (OSError, MobysessionError):
+        raise
+    except Exception as error:
+        raise ContextError(f"{quote(path)} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def _flatten(files: FilesLike, above: str) -> list[tuple[str, File | Link | None]]:
+    found: list[tuple[str, File | Link | None]] = []
+    for name, given in files.items():
+        if {"..", ".", ""}.intersection(name.split("/")) or "\0" in name:
+            raise UsageError(f"{name!r} is no path in a directory", hint="Write it as dir/file, without . and ..")
+        path = f"{above}/{name}" if above else name
+        if isinstance(given, Mapping):
+            found += [(path, None), *_flatten(given, path)]
+        elif isinstance(given, (File, Link)):
+            found.append((path, given))
+        elif isinstance(given, (bytes, str, os.PathLike)) or callable(given):
+            found.append((path, File(given)))
+        else:
+            raise UsageError(f"{path}: bytes, text, a path or a function was expected, not {type(given).__name__}")
+    return found
+
+
+def _stat(path: str, file: os.PathLike[str]) -> Entry:
+    name = quote(os.fspath(file))
+    try:
+        entry = entry_of(b"", os.stat(file))
+    except OSError as error:
+        raise ContextError(f"{quote(path)} cannot be taken from {name}: {reason(error)}") from error
+    if entry.mode & DIRECTORY:
+        raise ContextError(
+            f"{quote(path)} cannot be taken from {name}: it is a directory",
+            hint="lay directories over one another with Overlay",
+        )
+    return entry._replace(identity=None, links=1)
+
+
+def _digest(content: bytes) -> int:
+    import zlib  # of those in the standard library the fastest; it need not resist anybody
+
+    return zlib.crc32(content) ^ len(content)

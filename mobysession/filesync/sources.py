@@ -1,0 +1,36 @@
+"""What may be given where a tree is wanted: a path, a mapping, or a source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Union
+
+from mobysession.errors import UsageError
+from mobysession.filesync.directory import Directory
+from mobysession.filesync.source import Source
+
+if TYPE_CHECKING:
+    from mobysession.filesync.files import FilesLike
+
+__all__ = ["SourceLike", "as_source"]
+
+#: A directory of this machine, a mapping of paths to contents (see `Files`), or any source.
+SourceLike = Union[str, "os.PathLike[str]", "FilesLike", Source]
+
+
+def as_source(given: SourceLike) -> Source:
+    """Return the source that ``given`` stands for.
+
+    Raises:
+        UsageError: it stands for none.
+    """
+    if isinstance(given, (str, os.PathLike)):
+        return Directory(given)
+    if isinstance(given, Mapping):
+        from mobysession.filesync.files import Files  # only for who gives one: start-up
+
+        return Files(given)
+    if not all(hasattr(given, name) for name in ("check", "entries", "readlink", "xattrs", "lookup", "fetch")):
+        raise UsageError(f"{given!r} is no directory, mapping or source", hint="A source has the methods of Source.")
+    return given
