@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from mobysession import errors
+from mobysession import errors, limits
 from mobysession.build.options import BuildOptions
 from mobysession.cli.build import add_options
 from mobysession.cli.parser import Parser
@@ -57,6 +57,8 @@ class Fake:
 
 #: Examples that the fake daemon can answer.
 ON_FAKE = {
+    "wire:listener": Fake(),
+    "wire:inspect": Fake(),
     "readme:trio": Fake(),
     "readme:blocking": Fake(),
     "readme:cli": Fake(),
@@ -219,3 +221,17 @@ def test_blocks_are_found_with_their_markers(tmp_path: Path, monkeypatch: pytest
     one, two = examples(document)
     assert (one.name, one.language, one.code, one.output, one.exits) == ("one", "python", "1\n", "printed\n", 3)
     assert (two.id, two.language, two.output) == ("doc:17", "console", None)
+
+
+def test_the_bounds_are_the_real_ones():
+    """The table of bounds in docs/wire.md has the values of `mobysession.limits`."""
+    rows = re.findall(
+        r"^\| `(MAX_\w+|[A-Z]+_[A-Z]+)` \| (\d+)(?: (KiB|MiB|bytes|frames))? \|",
+        (ROOT / "docs/wire.md").read_text(),
+        re.MULTILINE,
+    )
+    assert len(rows) > 15
+    units = {"KiB": limits.KIB, "MiB": limits.MIB}
+    assert {name: int(value) * units.get(unit, 1) for name, value, unit in rows} == {
+        name: getattr(limits, name) for name, _, _ in rows
+    }
