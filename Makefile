@@ -11,7 +11,7 @@ VENV_PACKAGE = if [ "$$(id -u)" = 0 ]; then echo "installing python3-venv" >&2 &
 	apt-get install -y -qq python3-venv >/dev/null; else echo "this Python cannot make a venv: install python3-venv" >&2; \
 	exit 1; fi
 
-.PHONY: help venv demo test unit integration fuzz check format proto check-proto bench bench-files clean
+.PHONY: help venv demo test unit integration fuzz check format proto check-proto bench bench-files bench-rpc clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1:  \2/p' Makefile
@@ -63,6 +63,10 @@ bench-files: venv ## how trees are sent: against docker buildx, against the floo
 	$(BIN)/python -m integration.prepare
 	$(BIN)/python -m integration.bench_files --sender
 	$(BIN)/python -m integration.bench_files
+
+bench-rpc: venv ## compare our gRPC server with others under the same load
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	$(BIN)/python -m integration.bench_rpc
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

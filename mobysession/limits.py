@@ -37,8 +37,9 @@ MAX_RESPONSE_HEADER_LIST: Final = 16 * MIB
 MAX_CONCURRENT_STREAMS: Final = 250
 #: Bytes of a GOAWAY's debug data that we send. Ours: two or three lines of a log.
 MAX_DEBUG_DATA: Final = 256
-#: Largest frame we accept: what Go's x/net/http2 server announces.
-MAX_FRAME: Final = 1 * MIB
+#: Largest frame we accept: the least that HTTP/2 allows, and what nghttp2 and grpc-go announce. A daemon's grpc-go
+#: sends none that is larger, whatever is announced, and refusing the others by their head costs nothing.
+MAX_FRAME: Final = 16 * KIB
 #: Bytes per stream that a peer may send before the handler has taken any: 4 x 1 MiB, so that 100 ms of round trip still
 #: allow 40 MB/s on one stream.
 STREAM_WINDOW: Final = 4 * MIB
@@ -150,6 +151,8 @@ SMALL_WRITE: Final = 1 * KIB
 
 #: Bytes of one secret (moby/buildkit session/secrets/secretsprovider: 500 KB = 500 x 1024).
 MAX_SECRET: Final = 500 * KIB
+#: Seconds that a command which prints a secret may take. Ours, as for a credential helper: it may ask for a touch.
+SECRET_COMMAND_TIMEOUT: Final = 30.0
 #: Bytes of an ignore file that are read. Ours: as patterns they would arrive in headers, which have 1 MiB together.
 MAX_IGNORE_FILE: Final = 1 * MIB
 #: Bytes of file content in one DiffCopy DATA packet. Go sends 32 KiB; engines of all generations accept 1 MiB.
@@ -162,6 +165,8 @@ CREDENTIAL_HELPER_OUTPUT: Final = 64 * KIB
 CREDENTIAL_HELPER_WORDS: Final = 300
 #: Bytes of one SSH agent message: what golang.org/x/crypto/ssh/agent takes.
 MAX_AGENT_MESSAGE: Final = 16 * MIB
+#: Bytes of one request to an SSH agent: what OpenSSH's own agent takes (openssh-portable ssh-agent.c, AGENT_MAX_LEN).
+MAX_AGENT_REQUEST: Final = 256 * KIB
 #: Bytes of one private key file (moby/buildkit session/sshforward/sshprovider).
 MAX_KEY_FILE: Final = 100 * KIB
 #: Seconds within which an SSH agent must accept a connection (the same source).
@@ -169,6 +174,9 @@ AGENT_CONNECT_TIMEOUT: Final = 2.0
 #: Seconds within which an SSH agent must list its keys. Ours: an agent on a token may need a moment; one that needs
 #: longer would hold up the build later.
 AGENT_LIST_TIMEOUT: Final = 10.0
+#: Connections to SSH agents that the steps of one session may have open at once; each costs a descriptor. Ours: far
+#: more than a build has steps, and a tenth of what a process may open by default.
+MAX_AGENT_CONNECTIONS: Final = 100
 #: Bytes of one message of a forwarded agent connection (moby/buildkit session/sshforward/copy.go).
 AGENT_CHUNK: Final = 32 * KIB
 #: Seconds for which credentials that were looked up are used again: 4 min 50 s (docker/buildx, configprovider.go), just
@@ -178,6 +186,13 @@ CREDENTIAL_CACHE: Final = 290.0
 CREDENTIAL_CACHE_HOSTS: Final = 256
 #: Seconds that one request for a registry's token may take. Ours: the engine gives up after 60 s, and there are three.
 TOKEN_TIMEOUT: Final = 15.0
+#: Seconds within which a registry, or its realm, must be reached for that. Ours: where it cannot be reached from here,
+#: as behind an engine far away, the engine is to fetch the token, and should not have to wait long to hear so.
+TOKEN_CONNECT_TIMEOUT: Final = 5.0
+#: Seconds that a token is believed to live at most. Ours: a year; the field is a number of any size.
+TOKEN_LIFETIME: Final = 366 * 24 * 3600
+#: Seconds to wait for another docker client to let go of the seeds. Ours: each holds them for a millisecond.
+SEED_LOCK_TIMEOUT: Final = 2.0
 #: Bytes of an answer with a token, or with a challenge. Ours: the largest tokens have some ten KiB.
 TOKEN_ANSWER: Final = 1 * MIB
 #: Requests of one token, redirects on the same host included. Ours.
@@ -205,6 +220,19 @@ MAX_ASKED_FILES: Final = 16_384
 #: Bytes of one message of an upload: what BuildKit's own provider sends (3 MiB, below gRPC's default of 4 MiB).
 UPLOAD_CHUNK: Final = 3 * MIB
 
+# -- content stores ----------------------------------------------------------------------------------------------------
+
+#: Bytes of one message of a blob that is read: what containerd's own server sends.
+CONTENT_CHUNK: Final = 1 * MIB
+#: Bytes of a blob that are read from the disk at once. Ours: enough that a trip to a thread costs nothing.
+CONTENT_BATCH: Final = 4 * MIB
+#: Blobs in one message of a listing: what containerd's own server sends.
+CONTENT_LISTING: Final = 100
+#: Bytes of the name of a blob that is written. Ours: BuildKit's have a digest and a word.
+MAX_CONTENT_REF: Final = 4 * KIB
+#: Bytes of an OCI layout's ``index.json`` that are read. Ours: ten thousand images.
+MAX_LAYOUT_INDEX: Final = 4 * MIB
+
 # -- what a build tells ------------------------------------------------------------------------------------------------
 
 #: Bytes of one log line; a longer one is cut into several. Ours: what no reader reads to its end.
@@ -221,8 +249,21 @@ MAX_STATUSES: Final = 10_000
 
 # -- sessions ----------------------------------------------------------------------------------------------------------
 
+#: Seconds that an approval of a request may take. Ours: engines give up on some requests after 60 s.
+APPROVAL_TIMEOUT: Final = 50.0
 #: Calls with a local failure that a session remembers, to explain a build that failed because of one.
 KEPT_FAILURES: Final = 32
+#: Bytes of one message of a session that is tunnelled (moby/buildkit session/grpchijack: what Go's http2 reads at
+#: once).
+TUNNEL_CHUNK: Final = 32 * KIB
+#: Bytes of such a session that may wait in the connection which carries it before its writer has to. Ours: a small
+#: answer stands behind as many, and the writer writes as many at once.
+TUNNEL_AHEAD: Final = WRITE_SIZE
+#: Endpoints of which a process remembers by which way a session was attached. Ours.
+REMEMBERED_ENDPOINTS: Final = 64
+#: Seconds that a lost session waits to hear whether the build's control connection goes too. Ours: where a daemon dies,
+#: its sockets close within milliseconds of each other.
+BOTH_LOST: Final = 0.05
 
 # -- builds ------------------------------------------------------------------------------------------------------------
 
@@ -231,3 +272,6 @@ KEPT_FAILURES: Final = 32
 STATUS_SILENCE: Final = 5.0
 #: Bytes of one line of the classic build's answer: base64 of a status message, which gRPC would bound by 16 MiB.
 MAX_TRACE_LINE: Final = 32 * MIB
+#: Bytes of a Dockerfile that comes from stdin. Ours: what a mistaken tar exceeds; the largest generated ones have some
+#: hundred KiB.
+MAX_DOCKERFILE: Final = 8 * MIB

@@ -1,4 +1,4 @@
-"""The loads that every server gets: unary calls from h2load, streams from grpcio's client, and what a run of one took."""
+"""The loads that every server gets: unary calls from h2load, streams from grpcio's client; and what a run took."""
 
 from __future__ import annotations
 

@@ -53,6 +53,11 @@ class ClientCall(Call):
         #: The peer has ended the call with OK.
         self._answered = False
 
+    @property
+    def over(self) -> bool:
+        """True when the peer has ended the call, or it has failed."""
+        return self._answered or self._failure is not None
+
     async def wait_initial_metadata(self) -> list[tuple[str, str | bytes]]:
         """Return the response's initial metadata; empty for a call that ended without any.
 
@@ -81,6 +86,25 @@ class ClientCall(Call):
         self._connection.core.end_request(self.stream_id)
         self._connection.wake_writer()
         await trio.lowlevel.checkpoint()
+
+    async def wait_sent(self, most: int = 0) -> None:
+        """Wait until at most ``most`` bytes of what was sent are still queued here.
+
+        Raises:
+            RpcError: the call failed or was cancelled.
+        """
+        self.enough_room = min(most, self.enough_room)
+        core = self._connection.core
+        while self._failure is None and core.queued(self.stream_id) > most:
+            await self._in_time(self._wait_for_room)
+        if self._failure is not None:
+            raise self._failure
+
+    def cancel(self) -> None:
+        """Cancel the call at once, if the peer has not ended it."""
+        self.fail(RpcError(StatusCode.CANCELLED, "the call was cancelled here", method=self.method))
+        self._connection.core.reset(self.stream_id)
+        self._connection.wake_writer()
 
     async def _in_time(self, wait: Callable[[], Awaitable[Waited]]) -> Waited:
         # A call that is over is not late any more.

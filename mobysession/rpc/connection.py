@@ -68,6 +68,8 @@ class Call:
         #: Who waits for messages, and for room in the queue; None while nobody does.
         self._arrived: trio.lowlevel.ParkingLot | None = None
         self._drained: trio.lowlevel.ParkingLot | None = None
+        #: Bytes in the queue at which whoever waits for room is told.
+        self.enough_room = limits.SEND_QUEUE // 2
         #: The peer sends no more messages.
         self._peer_ended = False
         #: Why the call is over before its time.
@@ -487,12 +489,13 @@ class Connection(ABC):
                 if not self._doubled:
                     await trio.lowlevel.checkpoint()
                 return
-            data = data[sent:]
-        await self._stream.send_all(data)
+            await self._stream.send_all(memoryview(data)[sent:])
+        else:
+            await self._stream.send_all(data)
 
     def _tell_drained(self) -> None:
         for call in self.waiting_for_room:
-            if self.core.queued(call.stream_id) <= limits.SEND_QUEUE // 2:
+            if self.core.queued(call.stream_id) <= call.enough_room:
                 call.drained()
 
     def _lost(self, error: Exception | None) -> None:

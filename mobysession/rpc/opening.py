@@ -46,9 +46,7 @@ async def open_ready_channel(
                 nursery.start_soon(_cancel_when, channel.ready, nursery.cancel_scope)
         if channel.closed.is_set():
             reason = channel.failure.message if channel.failure else "the connection was closed"
-            raise HandshakeError(
-                f"{accepted} and then did not speak HTTP/2: {reason}", hint=hint
-            ) from channel.failure
+            raise HandshakeError(f"{accepted} and then did not speak HTTP/2: {reason}", hint=hint) from channel.failure
         if not channel.ready.is_set():
             raise HandshakeTimeout(f"{accepted} and then said nothing for {timeout:g} s", hint=hint)
         yield channel

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Attachable", "Cardinality", "Codec", "CodecChoice", "Method", "Registrar"]
 
 Request = TypeVar("Request", bound="Message")
+#: See `Registrar.guard`.
+Guard: TypeAlias = "Callable[[ServerCall, str, Message | None], Awaitable[None]]"
 
 
 class Cardinality(enum.Enum):
@@ -66,7 +68,12 @@ class Attachable(Protocol):
 class Registrar:
     """The methods of one session, by their names ``/package.Service/Method``."""
 
-    def __init__(self) -> None:
+    def __init__(self, session_id: str = "") -> None:
+        #: Of the session that hosts the methods; empty where they are hosted otherwise.
+        self.session_id = session_id
+        #: Called before the handler of each method that is added from now on, with the call, the method's name and,
+        #: where the request is one message that was decoded here, that message. It refuses a call by raising.
+        self.guard: Guard | None = None
         self._methods: dict[str, Method] = {}
         self._lowered: dict[str, Method] = {}
 
@@ -89,6 +96,9 @@ class Registrar:
         Raises:
             UsageError: the name is malformed, or hosted already.
         """
+        self._host(method if self.guard is None else _guarded(method, self.guard))
+
+    def _host(self, method: Method) -> None:
         if method.name.count("/") != 2 or not method.name.startswith("/"):
             raise UsageError(f"{method.name!r} is no gRPC method: it must look like /package.Service/Method")
         if method.name in self._methods:
@@ -119,22 +129,38 @@ class Registrar:
         self, name: str, handler: Callable[[Request, ServerCall], Awaitable[Message]], request: type[Request]
     ) -> None:
         """Host a method with one message each way; ``handler`` returns the answer."""
+        guard = self.guard
 
         async def serve(call: ServerCall) -> None:
-            response = await handler(await receive_one(call, request.FromString), call)
+            message = await receive_one(call, request.FromString)
+            if guard is not None:
+                await guard(call, name, message)
+            response = await handler(message, call)
             await call.send(response.SerializeToString())
 
-        self.add(Method(name, Cardinality.UNARY_UNARY, serve, request))
+        self._host(Method(name, Cardinality.UNARY_UNARY, serve, request))
 
     def unary_stream(
         self, name: str, handler: Callable[[Request, ServerCall], Awaitable[None]], request: type[Request]
     ) -> None:
         """Host a method with one message in and any number out; ``handler`` sends them through the call."""
+        guard = self.guard
 
         async def serve(call: ServerCall) -> None:
-            await handler(await receive_one(call, request.FromString), call)
+            message = await receive_one(call, request.FromString)
+            if guard is not None:
+                await guard(call, name, message)
+            await handler(message, call)
 
-        self.add(Method(name, Cardinality.UNARY_STREAM, serve, request))
+        self._host(Method(name, Cardinality.UNARY_STREAM, serve, request))
+
+
+def _guarded(method: Method, guard: Guard) -> Method:
+    async def serve(call: ServerCall) -> None:
+        await guard(call, method.name, None)
+        await method.handler(call)
+
+    return method._replace(handler=serve)
 
 
 async def receive_one(call: ServerCall, decode: Callable[[bytes], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""The server role: calls that the other side opens, each served by a task of its own.
+"""The server role: calls that the other side opens, run by a few tasks in turns (`mobysession.rpc.workers`).
 
 A handler ends its call by returning (OK) or by raising: an `RpcError` is the answer as it stands, any other of our
 errors is UNKNOWN with its message, which is written for readers, and whatever else happened is UNKNOWN without its
@@ -62,6 +62,11 @@ class ServerCall(Call):
     def encoded_values(self, key: str) -> list[str]:
         """Return the same, unescaped where BuildKit's companion key says that they are escaped."""
         return encoded_values(self.metadata, key)
+
+    @property
+    def session_id(self) -> str:
+        """The ID of the session on which the call came; empty where the methods are hosted otherwise."""
+        return self._connection.session_id
 
     def time_remaining(self) -> float | None:
         """Return the seconds to the call's deadline, not below 0; None without one."""
@@ -142,6 +147,11 @@ class Server(Connection):
         self.read_over = False
         #: Where the reader waits as long as the workers read.
         self._relieved = trio.lowlevel.ParkingLot()
+
+    @property
+    def session_id(self) -> str:
+        """The ID of the session whose methods these are; empty where there is none."""
+        return self._registrar.session_id
 
     def drain(self) -> None:
         """Ask the other side to open no more calls, and end once those that it had opened have ended.

@@ -482,7 +482,8 @@ def test_messages_without_their_ends() -> None:
     part = bytes(limits.MIB - 100)
     for number in range(1, 301, 2):
         heard += core.receive_data(opening(number) + frame(0, 0, number, b"\0\0\xff\0\0"))
-        heard += core.receive_data(frame(0, 0, number, part))
+        for start in range(0, len(part), limits.MAX_FRAME):
+            heard += core.receive_data(frame(0, 0, number, part[start : start + limits.MAX_FRAME]))
         assert core._incomplete <= limits.MAX_INCOMPLETE
         core.data_to_send()
     lost = [event for event in heard if isinstance(event, events.CallReset)]

@@ -492,10 +492,11 @@ def flood(bare: Bare[Any], stream_id: int, message: bytes, total: int) -> int:
     data = encode_messages([message])
     sent = 0
     while sent < total:
-        room = min(bare.peer.local_flow_control_window(stream_id), bare.peer.max_outbound_frame_size)
-        if room < len(data):
+        if bare.peer.local_flow_control_window(stream_id) < len(data):
             break
-        bare.peer.send_data(stream_id, data)
+        size = bare.peer.max_outbound_frame_size
+        for start in range(0, len(data), size):
+            bare.peer.send_data(stream_id, data[start : start + size])
         sent += len(data)
         bare.run()
     return sent

@@ -15,6 +15,7 @@ from tests.protocol.wire import (
     END_HEADERS,
     END_STREAM,
     FINE,
+    FRAME,
     MAX_WINDOW,
     PADDED,
     REQUEST,
@@ -240,7 +241,7 @@ def test_the_window_of_a_stream() -> None:
     talk = Talk.with_server()
     talk.hear(request(1), request(3))
     talk.clear()
-    talk.hear(*[data(1, encode(bytes(limits.MIB - 5)))] * (limits.STREAM_WINDOW // limits.MIB))
+    talk.hear(*[data(1, encode(bytes(FRAME - 5)))] * (limits.STREAM_WINDOW // FRAME))
     assert increments(talk.frames, 1) == 0
     (reset,) = talk.hear(data(1, b"x"), data(3))
     assert reset == Seen(Type.RST_STREAM, 0, 1, struct.pack(">L", Code.FLOW_CONTROL_ERROR))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 END_STREAM, END_HEADERS, PADDED, PRIORITY, ACK = 0x1, 0x4, 0x8, 0x20, 0x1
 MAX_WINDOW = 2**31 - 1
+#: Bytes that a frame may have unless the other side allows more.
+FRAME = 2**14
 REQUEST: tuple[tuple[bytes, bytes], ...] = (
     (b":method", b"POST"),
     (b":scheme", b"http"),
@@ -104,8 +106,18 @@ def block(*fields: tuple[bytes, bytes]) -> bytes:
 
 
 def headers(stream_id: int, *fields: tuple[bytes, bytes], end: bool = False, flags: int = END_HEADERS) -> bytes:
-    """Return a HEADERS frame."""
-    return frame(Type.HEADERS, stream_id, block(*fields), flags | (END_STREAM if end else 0))
+    """Return a HEADERS frame, and the CONTINUATION frames that a block over the frame size takes."""
+    first, *rest = _pieces(block(*fields))
+    kept = flags | (END_STREAM if end else 0)
+    if not rest:
+        return frame(Type.HEADERS, stream_id, first, kept)
+    frames = [frame(Type.HEADERS, stream_id, first, kept & ~END_HEADERS)]
+    frames += [frame(Type.CONTINUATION, stream_id, piece) for piece in rest[:-1]]
+    return b"".join(frames) + frame(Type.CONTINUATION, stream_id, rest[-1], flags & END_HEADERS)
+
+
+def _pieces(payload: bytes) -> list[bytes]:
+    return [payload[start : start + FRAME] for start in range(0, len(payload), FRAME)] or [b""]
 
 
 def request(stream_id: int = 1, *extra: tuple[bytes, bytes], end: bool = False) -> bytes:
@@ -114,8 +126,10 @@ def request(stream_id: int = 1, *extra: tuple[bytes, bytes], end: bool = False) 
 
 
 def data(stream_id: int = 1, payload: bytes = b"\0\0\0\0\1x", *, end: bool = False) -> bytes:
-    """Return a DATA frame, with one small message."""
-    return frame(Type.DATA, stream_id, payload, END_STREAM if end else 0)
+    """Return a DATA frame, with one small message, or as many frames as a larger payload takes."""
+    *first, last = _pieces(payload)
+    frames = [frame(Type.DATA, stream_id, piece) for piece in first]
+    return b"".join(frames) + frame(Type.DATA, stream_id, last, END_STREAM if end else 0)
 
 
 def settings(*pairs: tuple[int, int], flags: int = 0) -> bytes:

@@ -34,7 +34,7 @@ async def up(requests: AsyncIterator[bytes], _context: Any) -> bytes:
 
 async def main() -> None:
     server = grpc.aio.server()
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         "Echo": grpc.unary_unary_rpc_method_handler(echo),
         "Down": grpc.unary_stream_rpc_method_handler(down),
         "Up": grpc.stream_unary_rpc_method_handler(up),

@@ -33,7 +33,7 @@ def up(requests: Iterator[bytes], _context: grpc.ServicerContext) -> bytes:
 
 def main() -> None:
     server = grpc.server(ThreadPoolExecutor(THREADS))
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         "Echo": grpc.unary_unary_rpc_method_handler(echo),
         "Down": grpc.unary_stream_rpc_method_handler(down),
         "Up": grpc.stream_unary_rpc_method_handler(up),

@@ -56,8 +56,8 @@ class Service:
 async def main() -> None:
     server = Server([Service()], codec=Plain())
     await server.start("127.0.0.1", 0)
-    assert server._server is not None
-    port = server._server.sockets[0].getsockname()[1]
+    listening: Any = server._server
+    port = listening.sockets[0].getsockname()[1]
     await asyncio.to_thread(announce, port)
     server.close()
     await server.wait_closed()

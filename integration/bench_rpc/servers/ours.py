@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import trio
 
 from integration.bench_rpc.service import DOWN, ECHO, ORDER, TOTAL, UP, announce
 from mobysession.rpc.listener import serve_listener
 from mobysession.rpc.registrar import Cardinality, Registrar, receive_one
-from mobysession.rpc.server import ServerCall
+
+if TYPE_CHECKING:
+    from mobysession.rpc.server import ServerCall
 
 
 async def echo(call: ServerCall) -> None:
