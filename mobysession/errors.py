@@ -251,7 +251,20 @@ class SessionNotReady(SessionError):
 
 
 class SessionLost(SessionError):
-    """A session that had been ready went away while it was still needed; the cause is chained."""
+    """A session that had been ready went away while it was still needed; the cause is chained.
+
+    Attributes:
+        in_flight: methods of the calls that were running, health checks left out.
+        first: which connection was seen to end first, ``session`` or ``control``, the one on which the build was asked
+            for; None where there was no such build.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, in_flight: Sequence[str] = (), first: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.in_flight = tuple(in_flight)
+        self.first = first
 
 
 class ProviderError(MobysessionError):

@@ -1,1 +1,1 @@
-"""``make bench-files``: sending trees, to the engine against ``docker buildx`` and to a receiver that discards it all."""
+"""``make bench-files``: trees sent to an engine as by ``docker buildx``, and to a receiver that discards them."""

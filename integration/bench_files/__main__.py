@@ -58,7 +58,7 @@ def _senders(rows: Sequence[FileRow], folder: Path, options: argparse.Namespace)
     print(f"the sender alone, best of {options.runs}; Python {platform.python_version()}; {os.cpu_count()} CPUs")
     for row in {row.context: row for row in rows}.values():
         context = row.prepare(folder)
-        print(measure_sender(row.title, context, folder, options.runs, profile=options.profile), flush=True)
+        print(measure_sender(context.name, context, folder, options.runs, profile=options.profile), flush=True)
 
 
 def _builds(rows: Sequence[FileRow], folder: Path, options: argparse.Namespace) -> None:

@@ -12,11 +12,12 @@ from typing import Final
 import trio
 
 from mobysession._pb import fsutil_pb2
+from mobysession.filesync.packet_fields import request_packet, split_data
+from mobysession.filesync.packets import FIN_PACKET
 from mobysession.rpc.client import open_channel
 from mobysession.services.filesync import DIFF_COPY
 
 _TYPE: Final = 0x8F280000
-_DATA: Final = b"\x08\x02"
 
 
 async def receive(stream: trio.abc.Stream) -> int:
@@ -31,9 +32,8 @@ async def receive(stream: trio.abc.Stream) -> int:
             answers = []
             for message in messages:
                 size += len(message)
-                if message[:2] == _DATA:
-                    # The empty packet that ends a file: type and at most six bytes of id.
-                    ended += len(message) <= 8 and message.find(b"\x22", 3) != len(message) - 3
+                if data := split_data(message):
+                    ended += data[1] == len(message)
                     continue
                 packet = fsutil_pb2.Packet.FromString(message)
                 if packet.type != fsutil_pb2.Packet.PACKET_STAT:
@@ -41,11 +41,11 @@ async def receive(stream: trio.abc.Stream) -> int:
                 if not packet.HasField("stat"):
                     listed = True
                 elif not packet.stat.mode & _TYPE and not packet.stat.linkname:
-                    answers.append(fsutil_pb2.Packet(type=1, ID=entry_id).SerializeToString())
+                    answers.append(request_packet(entry_id))
                     asked += 1
                 entry_id += packet.HasField("stat")
             if listed and ended >= asked:
-                answers.append(fsutil_pb2.Packet(type=3).SerializeToString())
+                answers.append(FIN_PACKET)
                 listed = False
             if answers:
                 await call.send_batch(answers)

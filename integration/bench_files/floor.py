@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -89,15 +90,14 @@ class Recording:
         return TransferReport(progress=TransferProgress())
 
 
-async def main(host: str, context: str) -> None:
+def _record(context: str) -> Recording:
+    ignored = Path(context, ".dockerignore")
+    return Recording(context, ignored.read_text("utf-8").splitlines() if ignored.exists() else ())
+
+
+async def main(host: str, context: str) -> None:  # nothing else runs yet
     """Encode, then build and print."""
-    ignored = f"{context}/.dockerignore"
-    try:
-        with open(ignored, encoding="utf-8") as file:
-            excludes = file.read().splitlines()
-    except FileNotFoundError:
-        excludes = []
-    recording = Recording(context, excludes)
+    recording = _record(context)
     original = mobysession.filesync.send_tree
 
     async def send_tree(stream: Any, source: Any, **options: Any) -> TransferReport:
@@ -113,4 +113,4 @@ async def main(host: str, context: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:])
+    trio.run(main, sys.argv[1], sys.argv[2])

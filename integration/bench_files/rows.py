@@ -80,7 +80,9 @@ class FileRow:
             if self.change is not None:
                 self.change(context, 10_000 + turn)
             argv = [sys.executable, "-m", "integration.bench_files.floor", host, str(context)]
-            done = subprocess.run(argv, capture_output=True, check=True, timeout=300)
+            done = subprocess.run(argv, capture_output=True, check=False, timeout=300)
+            if done.returncode:
+                raise EngineError(f"{self.title}: the floor failed", hint=done.stderr.decode()[-2000:])
             if self.cold or turn:
                 seconds.append(float(json.loads(done.stdout)))
         return median(seconds)

@@ -35,11 +35,10 @@ async def serve(context: str, path: str) -> dict[str, float]:
     service.register(registrar)
     stream = await trio.open_unix_socket(path)
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    async with open_server(stream, registrar) as server:
-        while not service.transfers:
-            await trio.sleep(0.002)
+    ended = trio.Event()
+    async with open_server(stream, registrar, on_call_ended=lambda *_: ended.set()):
+        await ended.wait()
         wall = time.perf_counter() - started
-        del server
     after = resource.getrusage(resource.RUSAGE_SELF)
     figures = service.transfers[0].report.progress
     return {

@@ -22,9 +22,8 @@ from mobysession.errors import (
     UsageError,
 )
 from mobysession.redaction import redacted_logs
+from mobysession.session.attach import EndpointDialer
 from mobysession.session.session import Session
-from mobysession.transport.endpoint import Endpoint
-from mobysession.transport.hijack import hijack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from mobysession.buildkit.status import BuildStatus
     from mobysession.filesync.sources import SourceLike
     from mobysession.progress.view import View
+    from mobysession.transport.endpoint import Endpoint
 
 __all__ = ["build"]
 
@@ -53,9 +53,10 @@ async def build(
 
     Args:
         context: the directory that COPY and ADD read, or another tree; see `BuildOptions`.
-        endpoint: the engine; None is `Endpoint.from_env`.
+        endpoint: the engine; None is `Endpoint.from_env`, or with ``attach="buildkitd"`` `Endpoint.buildkitd`.
         progress: ``auto``, ``plain``, ``tty`` or ``quiet``, shown on stderr; a view of your own; None shows nothing.
-        on_status: called with the status model after each message of the engine; must not wait.
+        on_status: called with the status model after each message of the engine, and when the transfer of a directory
+            has come on (``status.transfers``); must not wait.
         **options: the fields of `BuildOptions`.
 
     Raises:
@@ -88,19 +89,24 @@ async def build_with(
     on_status: Callable[[BuildStatus], None] | None = None,
 ) -> BuildResult:
     """Build what ``options`` say; otherwise as `build`."""
-    endpoint = Endpoint.from_env() if endpoint is None else endpoint
+    dialer = EndpointDialer(endpoint, options.attach)
     view = _view(progress)
-    prepared = await trio.to_thread.run_sync(prepare, options, endpoint.url)
+    prepared = await trio.to_thread.run_sync(prepare, options, dialer.endpoint.url)
     with redacted_logs(prepared.redactor):
-        shown = BuildProgress(view, on_status, prepared.redactor)
-        return await _build_prepared(endpoint, prepared, shown)
+        shown = BuildProgress(view, on_status, prepared.redactor, prepared.leaks)
+        prepared.files.on_progress = shown.transfer
+        return await _build_prepared(dialer, prepared, shown)
 
 
-async def _build_prepared(endpoint: Endpoint, prepared: Prepared, shown: BuildProgress) -> BuildResult:
+async def _build_prepared(dialer: EndpointDialer, prepared: Prepared, shown: BuildProgress) -> BuildResult:
     options = prepared.options
-    await refuse_unsupported(endpoint, options)
-    session = Session(endpoint, name=prepared.name, shared_key=prepared.shared_key)
+    await refuse_unsupported(dialer.endpoint, options)
+    session = Session(dialer, name=prepared.name, shared_key=prepared.shared_key, access=options.access)
     session.allow(*prepared.services)
+    if options.services:
+        from mobysession.build.callbacks import refuse_unasked
+
+        await refuse_unasked(dialer.endpoint, session.methods)
     error: BaseException | None = None
     try:
         async with open_nursery() as nursery:
@@ -109,7 +115,7 @@ async def _build_prepared(endpoint: Endpoint, prepared: Prepared, shown: BuildPr
 
                 nursery.start_soon(keep_ticking, shown.view)
             try:
-                result = await _run(endpoint, options, session, prepared.dockerfile, shown)
+                result = await _run(dialer, options, session, prepared.dockerfile, shown)
             except BuildFailed as failure:
                 failure.hint = failure.hint or await trio.to_thread.run_sync(prepared.files.hint_for, failure.message)
                 raise
@@ -129,21 +135,27 @@ async def _build_prepared(endpoint: Endpoint, prepared: Prepared, shown: BuildPr
 
         check_received(prepared.outputs)
         result = replace(result, outputs=tuple(prepared.outputs.received))
+    if prepared.stores is not None:
+        await trio.to_thread.run_sync(prepared.stores.write_indexes, result.response)
     await trio.to_thread.run_sync(write_outputs, options, result)
     return result
 
 
 async def _run(
-    endpoint: Endpoint, options: BuildOptions, session: Session, dockerfile: Path | SourceFile, progress: BuildProgress
+    dialer: EndpointDialer,
+    options: BuildOptions,
+    session: Session,
+    dockerfile: Path | SourceFile,
+    progress: BuildProgress,
 ) -> BuildResult:
     """Attach the session and dial the control connection side by side; build on them by the driver that there is."""
     control_stream = _Pending()
     try:
         async with open_nursery() as nursery:
             if options.driver != "classic":
-                nursery.start_soon(control_stream.dial, endpoint)
+                nursery.start_soon(control_stream.dial, dialer)
             async with session.attach():
-                result = await _drive(endpoint, options, session, dockerfile.name, progress, control_stream)
+                result = await _drive(dialer, options, session, dockerfile.name, progress, control_stream)
             nursery.cancel_scope.cancel()
         return result
     except (RpcError, BuildFailed) as error:
@@ -164,9 +176,9 @@ class _Pending:
         self._stream: trio.abc.Stream | None = None
         self._refused: MobysessionError | None = None
 
-    async def dial(self, endpoint: Endpoint) -> None:
+    async def dial(self, dialer: EndpointDialer) -> None:
         try:
-            self._stream = await hijack(endpoint, "/grpc", ())
+            self._stream = await dialer.dial_grpc()
         except MobysessionError as error:
             self._refused = error
         self._done.set()
@@ -189,7 +201,7 @@ class _Pending:
 
 
 async def _drive(
-    endpoint: Endpoint,
+    dialer: EndpointDialer,
     options: BuildOptions,
     session: Session,
     dockerfile: str,
@@ -209,8 +221,15 @@ async def _drive(
             from mobysession.build.control_driver import solve
 
             async with speak_control(stream) as control:
+                session.control = control.channel
                 ref, response = await solve(
-                    control, options, session_id=session.id, dockerfile=dockerfile, progress=progress
+                    control,
+                    options,
+                    session_id=session.id,
+                    dockerfile=dockerfile,
+                    progress=progress,
+                    methods=session.methods,
+                    has_store=dialer.way != "buildkitd",
                 )
             from mobysession.build.result import make_result
 
@@ -218,7 +237,9 @@ async def _drive(
     from mobysession.build.classic_driver import build_classic
     from mobysession.build.result import make_result
 
-    response = await build_classic(endpoint, options, session_id=session.id, dockerfile=dockerfile, progress=progress)
+    response = await build_classic(
+        dialer.endpoint, options, session_id=session.id, dockerfile=dockerfile, progress=progress
+    )
     return make_result(response, progress.status, session, tags=tags, driver="classic")
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from google.protobuf.message import DecodeError
 
 from mobysession._pb import control_pb2
-from mobysession.build.request import build_query
+from mobysession.build.request import UPLOADED, build_query
 from mobysession.errors import BuildFailed, HandshakeError, UnsupportedByEngine
 from mobysession.identity import new_id
 from mobysession.limits import MAX_TRACE_LINE
@@ -86,6 +86,14 @@ def _refuse_unaskable(options: BuildOptions) -> None:
         raise UnsupportedByEngine("POST /build has no named contexts", hint="Use an engine with /grpc.")
     if options.outputs:
         _refuse_outputs(options)
+    if options.services:
+        from mobysession.build.callbacks import refuse_callbacks
+
+        refuse_callbacks(options)
+    if isinstance(options.context, str) and options.context.startswith(UPLOADED):
+        raise UnsupportedByEngine(
+            "POST /build cannot take a context from stdin", hint="Unpack it, or use an engine with /grpc."
+        )
 
 
 def _refuse_outputs(options: BuildOptions) -> None:

@@ -15,7 +15,7 @@ from mobysession.errors import RpcError, StatusCode, UnsupportedByEngine
 from mobysession.identity import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mobysession._pb import control_pb2
     from mobysession.build.options import BuildOptions
@@ -33,9 +33,19 @@ _FILES_LEAVE = 0.05
 
 
 async def solve(
-    control: Control, options: BuildOptions, *, session_id: str, dockerfile: str, progress: BuildProgress
+    control: Control,
+    options: BuildOptions,
+    *,
+    session_id: str,
+    dockerfile: str,
+    progress: BuildProgress,
+    methods: Sequence[str] = (),
+    has_store: bool = True,
 ) -> tuple[str, Mapping[str, str]]:
     """Run the build and return its ref and the exporter's response.
+
+    ``methods`` are those that the session hosts: where the engine asks for some only when the request says so, it does.
+    ``has_store`` is False for a buildkitd, which has no image store: without an output the result stays in its cache.
 
     Raises:
         RpcError: it failed; BuildKit's typed errors are in ``details``.
@@ -43,9 +53,20 @@ async def solve(
 
     Cancel: the engine cancels the solve.
     """
-    gateway = await _gateway(control, options)
+    if options.tags and not options.outputs and not has_store:
+        raise UnsupportedByEngine(
+            "a buildkitd has no image store in which an image could have a name",
+            hint="Give an output, such as type=oci,dest=FILE or type=registry, or leave the tags out.",
+        )
+    gateway = await _gateway(control, options, has_store=has_store)
     ref = new_id()
-    request = solve_request(options, ref=ref, session_id=session_id, dockerfile=dockerfile, gateway=gateway)
+    request = solve_request(
+        options, ref=ref, session_id=session_id, dockerfile=dockerfile, gateway=gateway, has_store=has_store
+    )
+    if options.services:
+        from mobysession.build.callbacks import enable_callbacks
+
+        await enable_callbacks(control, request, options, methods, is_docker=has_store)
     try:
         response, failure = await _solve_and_follow(control, request, progress)
     finally:
@@ -120,13 +141,13 @@ async def _follow(control: Control, ref: str, progress: BuildProgress, followed:
         followed.done.set()
 
 
-async def _gateway(control: Control, options: BuildOptions) -> str:
+async def _gateway(control: Control, options: BuildOptions, *, has_store: bool) -> str:
     """Return the address for ``host-gateway`` where it was asked for, and refuse what the image store cannot hold."""
     wants_gateway = any(address == "host-gateway" for _, address in options.hosts())
     if not wants_gateway and len(options.platforms) < 2:
         return ""
     labels = [worker.Labels for worker in await control.list_workers()]
-    if len(options.platforms) > 1 and not any(_SNAPSHOTTER_LABEL in label for label in labels):
+    if len(options.platforms) > 1 and has_store and not any(_SNAPSHOTTER_LABEL in label for label in labels):
         raise UnsupportedByEngine(
             "this engine's image store cannot hold an image of several platforms",
             hint="Enable the containerd image store in the engine's configuration, or build one platform at a time.",

@@ -241,7 +241,7 @@ async def refuse_impossible(endpoint: Endpoint, outputs: Sequence[Output]) -> No
                 hint="Leave mode=delete out, and empty the directory first.",
             )
     wanting = [output for output in asked if _wants_containerd(output)]
-    if wanting and not _has_containerd_store(await engine.get_json("/info")):
+    if wanting and not has_containerd_store(await engine.get_json("/info")):
         what = "push" if wanting[0].type in ("registry", "image") else f"make an output of type {wanting[0].type}"
         instead = (
             "Give it a tag and push it with docker push"
@@ -274,7 +274,8 @@ def _wants_containerd(output: Output) -> bool:
     return _pushes(output) or (output.is_received and output.type in ("oci", "docker"))
 
 
-def _has_containerd_store(info: Mapping[str, object]) -> bool:
+def has_containerd_store(info: Mapping[str, object]) -> bool:
+    """Tell from the engine's ``/info`` whether it keeps images in containerd."""
     status = info.get("DriverStatus")
     return isinstance(status, list) and ["driver-type", "io.containerd.snapshotter.v1"] in status
 

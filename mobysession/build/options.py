@@ -15,16 +15,21 @@ from mobysession.errors import ContextError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mobysession.build.cache import CacheEntry
     from mobysession.build.exports import Output
     from mobysession.filesync.sources import SourceLike
     from mobysession.rpc.registrar import Attachable
     from mobysession.services.credentials import CredentialsFrom
     from mobysession.services.secrets import SecretSource
+    from mobysession.services.ssh import SshAgents
+    from mobysession.session.access import Access
 
-__all__ = ["BuildOptions", "Driver", "Ulimit", "parse_size"]
+__all__ = ["Attach", "BuildOptions", "Driver", "Ulimit", "parse_size"]
 
 #: How the engine is asked: BuildKit's Control API, or the Engine API's ``/build?version=2``; auto prefers the first.
 Driver = Literal["auto", "control", "classic"]
+#: By which way the session is attached; see `mobysession.session.attach`.
+Attach = Literal["auto", "hijack", "tunnel", "native", "buildkitd"]
 
 _SIZE_UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4, "p": 1024**5}
 _ONLY_DIRECTORIES = "Only a directory can be built: fetch or unpack it first."
@@ -87,13 +92,20 @@ class BuildOptions:
         shm_size: size of /dev/shm, in bytes or as ``64m``.
         ulimits: limits for RUN, as ``nofile=1024:2048``.
         secrets: what each ``RUN --mount=type=secret,id=...`` gets; see `mobysession.services.secrets.SecretSource`.
+        ssh: the SSH agents for ``RUN --mount=type=ssh``, as specs like ``default`` or ``work=id_ed25519``, see
+            `mobysession.services.ssh.parse_ssh_spec`, or as a mapping of ID to `SshAgent`, `SshKeys` or `SshStream`.
+        cache_from: caches to take steps from, as `CacheEntry` or as text like ``type=local,src=DIR`` or an image's
+            name; ``cache_to``: caches to write, as ``type=local,dest=DIR,mode=max``. See
+            `mobysession.build.cache.CacheEntry`.
         outputs: where the result goes, as `Output` or as text like ``type=local,dest=out``; none is the engine's image
             store. See `mobysession.build.exports.Output`.
         iidfile: file that the image ID is written to; ``metadata_file``: one for the engine's response, as JSON.
         credentials: registry credentials, and no others are looked up then; None asks docker's configuration. See
             `mobysession.services.auth.Auth`.
         services: further services to host while the build runs.
+        access: who decides on each request of the engine's; see `mobysession.session.access.Access`.
         driver: how the engine is asked.
+        attach: by which way the session is attached; ``auto`` takes the newest that the engine has.
     """
 
     context: SourceLike = "."
@@ -112,16 +124,22 @@ class BuildOptions:
     shm_size: int | str | None = None
     ulimits: Sequence[str | Ulimit] = ()
     secrets: Mapping[str, SecretSource] = field(default_factory=dict)
+    ssh: SshAgents = ()
+    cache_from: Sequence[str | CacheEntry] = ()
+    cache_to: Sequence[str | CacheEntry] = ()
     outputs: Sequence[str | Output] = ()
     iidfile: str | os.PathLike[str] | None = None
     metadata_file: str | os.PathLike[str] | None = None
     credentials: CredentialsFrom | None = None
     strict: bool = False
     services: Sequence[Attachable] = ()
+    access: Access | None = None
     driver: Driver = "auto"
+    attach: Attach = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("tags", "no_cache_filter", "platforms", "add_hosts", "ulimits", "outputs", "services"):
+        lists = ("tags", "no_cache_filter", "platforms", "add_hosts", "ulimits", "ssh", "cache_from", "cache_to")
+        for name in (*lists, "outputs", "services"):
             if isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} takes a list, not one string")
         _check_mapping("build_args", self.build_args, optional=True)
@@ -130,6 +148,8 @@ class BuildOptions:
             raise UsageError("a named context has an empty name")
         if not isinstance(self.secrets, Mapping):
             raise UsageError("secrets takes a mapping of secret ID to source")
+        if self.access is not None and not hasattr(self.access, "decide"):
+            raise UsageError(f"access takes an Access, not an object of type {type(self.access).__name__}")
         for tag in self.tags:
             _check_tag(tag)
         if self.network not in _NETWORK_MODES:
@@ -138,11 +158,15 @@ class BuildOptions:
             )
         if self.driver not in get_args(Driver):
             raise UsageError(f"unknown driver {self.driver!r}", hint="Choose auto, control or classic.")
+        if self.attach not in get_args(Attach):
+            ways = ", ".join(get_args(Attach))
+            raise UsageError(f"there is no way {self.attach!r} to attach", hint=f"Choose one of {ways}.")
         if self.no_cache and self.no_cache_filter:
             raise UsageError("no_cache and no_cache_filter exclude each other")
         if any(not name for name in (*self.build_args, *self.labels)):
             raise UsageError("a build argument or a label has an empty name")
         self.hosts(), self.limits(), self.shm_bytes(), self.exports()
+        self.imported_caches(), self.exported_caches()
 
     def hosts(self) -> list[tuple[str, str]]:
         """Return ``add_hosts`` as (host, address)."""
@@ -159,6 +183,14 @@ class BuildOptions:
         from mobysession.build.exports import Output  # only for who has outputs: start-up
 
         return [output if isinstance(output, Output) else Output.parse(output) for output in self.outputs]
+
+    def imported_caches(self) -> list[CacheEntry]:
+        """Return ``cache_from`` as values."""
+        return _caches(self.cache_from, exported=False)
+
+    def exported_caches(self) -> list[CacheEntry]:
+        """Return ``cache_to`` as values."""
+        return _caches(self.cache_to, exported=True)
 
     def shm_bytes(self) -> int | None:
         """Return ``shm_size`` in bytes; None where it was not given."""
@@ -192,6 +224,14 @@ class BuildOptions:
         if not os.path.exists(dockerfile):
             raise ContextError(f"there is no Dockerfile {dockerfile.absolute()}", hint=_file_hint(context, dockerfile))
         return context, dockerfile.parent, dockerfile.name
+
+
+def _caches(given: Sequence[str | CacheEntry], *, exported: bool) -> list[CacheEntry]:
+    if not given:
+        return []
+    from mobysession.build.cache import parse_entries  # only for who has caches: start-up
+
+    return parse_entries(given, exported=exported)
 
 
 def _check_mapping(name: str, given: object, *, optional: bool = False) -> None:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from mobysession.build.cache_stores import LocalStores
     from mobysession.build.contexts import Contexts, SourceFile
+    from mobysession.build.leaks import LeakWatch
     from mobysession.build.options import BuildOptions
     from mobysession.filesync.sources import SourceLike
     from mobysession.rpc.registrar import Attachable
@@ -43,6 +45,8 @@ class Prepared(NamedTuple):
         options: as given, and the proxies of docker's configuration among the build arguments.
         redactor: knows every secret that a service has given away.
         outputs: takes what the engine sends; None where it sends nothing.
+        stores: the OCI layouts that it reads and writes; None where there can be none.
+        leaks: looks for secrets where they do not belong; None where there are no secrets.
     """
 
     options: BuildOptions
@@ -53,6 +57,8 @@ class Prepared(NamedTuple):
     services: tuple[Attachable, ...]
     redactor: Redactor
     outputs: FileSend | None = None
+    stores: LocalStores | None = None
+    leaks: LeakWatch | None = None
 
 
 def prepare(options: BuildOptions, url: str) -> Prepared:
@@ -63,22 +69,58 @@ def prepare(options: BuildOptions, url: str) -> Prepared:
         url: the daemon's address as it was written, which docker's configuration may have proxies for.
 
     Raises:
-        ProviderError: the context, the Dockerfile, a secret or an output file cannot be used.
+        ProviderError: the context, the Dockerfile, a secret, an SSH agent or an output file cannot be used.
         OutputError: an output cannot be written.
     """
-    contexts = _contexts(options)
+    upload: Attachable | None = None
+    if "-" in (options.context, options.file):
+        from mobysession.build.standard_input import dockerfile_from_stdin, upload_stdin
+
+        contexts: _Directories | Contexts
+        if options.context == "-":
+            options, contexts, upload = upload_stdin(options)
+        else:
+            contexts = dockerfile_from_stdin(options)
+    else:
+        contexts = _contexts(options)
     files = FileSync(contexts.sources, strict=options.strict)
     files.check()
     redactor = Redactor()
+    leaks: LeakWatch | None = None
     services: list[Attachable] = [files, Auth(options.credentials, redactor=redactor)]
     if options.secrets:
+        from mobysession.build.leaks import LeakWatch as Watch
         from mobysession.services.secrets import Secrets
 
-        secrets = Secrets(options.secrets, redactor=redactor)
+        leaks = Watch(options.arguments(), options.labels)
+        secrets = Secrets(options.secrets, redactor=redactor, build=contexts.name, on_value=leaks.look)
         secrets.check()
+        secrets.watch_known()
         services.append(secrets)
+    if options.ssh:
+        from mobysession.services.ssh import Ssh, ssh_agents
+
+        agents = Ssh(ssh_agents(options.ssh))
+        agents.check()
+        services.append(agents)
+    stores: LocalStores | None = None
+    if options.cache_from or options.cache_to or options.build_contexts:
+        from mobysession.build.cache_stores import open_stores
+
+        stores = open_stores(options, redactor)
+        options = stores.options
+        if stores.stores:
+            from mobysession.services.content import Content
+
+            services.append(Content(stores.stores))
     check_outputs(options)
+    if upload is not None:
+        services.append(upload)
     outputs = _receive_outputs(options)
+    if options.services:
+        from mobysession.build.callbacks import receive_found
+
+        outputs = receive_found(options, outputs)
     if outputs is not None:
         services.append(outputs)
     return Prepared(
@@ -90,6 +132,8 @@ def prepare(options: BuildOptions, url: str) -> Prepared:
         (*services, *options.services),
         redactor,
         outputs,
+        stores,
+        leaks,
     )
 
 
@@ -137,10 +181,23 @@ def _with_proxies(options: BuildOptions, url: str) -> BuildOptions:
 
 async def refuse_unsupported(endpoint: Endpoint, options: BuildOptions) -> None:
     """Ask the engine's version where an option would be ignored by an old one; UnsupportedByEngine where it is."""
+    if endpoint.is_buildkitd:
+        # It has no Engine API to be asked by; all of these are older than the BuildKits that are around on their own.
+        if options.driver == "classic":
+            raise UnsupportedByEngine("a buildkitd has no POST /build", hint="Use driver='auto' (--driver auto).")
+        return
     if options.outputs:
         from mobysession.build.exports import refuse_impossible
 
         await refuse_impossible(endpoint, options.exports())
+    if options.cache_from or options.cache_to:
+        from mobysession.build.cache import refuse_impossible as refuse_caches
+
+        await refuse_caches(endpoint, options)
+    if options.build_contexts:
+        from mobysession.build.layouts import refuse_layouts
+
+        await refuse_layouts(endpoint, options.build_contexts)
     ignored = {"shm_size": options.shm_size, "ulimits": options.ulimits, "build_contexts": options.build_contexts}
     wanted = [name for name, given in ignored.items() if given]
     if not wanted:

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from mobysession._pb import control_pb2
+    from mobysession.build.leaks import LeakWatch
     from mobysession.buildkit.status import BuildStatus
+    from mobysession.buildkit.transfer import Transfer
     from mobysession.progress.view import View
     from mobysession.redaction import Redactor
 
@@ -23,6 +25,7 @@ class BuildProgress:
         view: what shows it.
         listener: called with the status after each message.
         redactor: hides secrets in each message before anything is made of it.
+        leaks: is told of steps that print one, and what it has found becomes warnings of the build.
     """
 
     def __init__(
@@ -30,10 +33,12 @@ class BuildProgress:
         view: View | None = None,
         listener: Callable[[BuildStatus], None] | None = None,
         redactor: Redactor | None = None,
+        leaks: LeakWatch | None = None,
     ) -> None:
         self.view = view
         self.redactor = redactor
         self._listener = listener
+        self._leaks = leaks
 
     @cached_property
     def status(self) -> BuildStatus:
@@ -45,10 +50,18 @@ class BuildProgress:
     def apply(self, response: control_pb2.StatusResponse) -> None:
         """Take the next message of the engine, which is changed where it shows a secret."""
         if self.redactor:
-            _redact(response, self.redactor)
+            _redact(response, self.redactor, self._leaks)
+        if self._leaks is not None:
+            response.warnings.extend(self._leaks.take())
         changes = self.status.apply(response)
         if self.view is not None:
             self.view.update(self.status, changes)
+        if self._listener is not None:
+            self._listener(self.status)
+
+    def transfer(self, name: str, progress: Transfer) -> None:
+        """Take how far the transfer of a directory is."""
+        self.status.transfers[name] = progress
         if self._listener is not None:
             self._listener(self.status)
 
@@ -59,7 +72,11 @@ class BuildProgress:
             self.view.update(self.status, changes)
 
 
-def _redact(response: control_pb2.StatusResponse, redactor: Redactor) -> None:
+def _redact(response: control_pb2.StatusResponse, redactor: Redactor, leaks: LeakWatch | None) -> None:
+    if leaks is not None:
+        for log in response.logs:
+            if redactor.redact(log.msg) != log.msg:
+                leaks.printed(log.vertex)
     for message, names in _shown(response):
         for name in names:
             text = getattr(message, name)

@@ -18,14 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["build_query", "frontend_attributes", "solve_request"]
 
 
+#: What the engine asks a session for instead of the network; see `mobysession.services.upload`.
+UPLOADED = "http://buildkit-session/"
+
+
 def solve_request(
-    options: BuildOptions, *, ref: str, session_id: str, dockerfile: str, gateway: str = ""
+    options: BuildOptions, *, ref: str, session_id: str, dockerfile: str, gateway: str = "", has_store: bool = True
 ) -> control_pb2.SolveRequest:
     """Return the solve for ``options``.
 
     The first exporter is named twice: engines before BuildKit 0.13 read only the old fields, later ones prefer the new.
     """
-    exporters = _exporters(options)
+    exporters = _exporters(options) if has_store or options.outputs else []
     kind, attributes = exporters[0] if exporters else ("", {})
     return control_pb2.SolveRequest(
         Ref=ref,
@@ -36,7 +40,17 @@ def solve_request(
         ExporterAttrsDeprecated=attributes,
         Exporters=[control_pb2.Exporter(Type=kind, Attrs=attributes) for kind, attributes in exporters],
         Entitlements=["network.host"] if options.network == "host" else [],
-        Cache=control_pb2.CacheOptions(),
+        Cache=_caches(options),
+    )
+
+
+def _caches(options: BuildOptions) -> control_pb2.CacheOptions:
+    """Return the caches; the message has to be there even without any, or some engines crash."""
+    if not options.cache_from and not options.cache_to:
+        return control_pb2.CacheOptions()
+    return control_pb2.CacheOptions(
+        Exports=[control_pb2.CacheOptionsEntry(Type=one.type, Attrs=one.attrs) for one in options.exported_caches()],
+        Imports=[control_pb2.CacheOptionsEntry(Type=one.type, Attrs=one.attrs) for one in options.imported_caches()],
     )
 
 
@@ -55,6 +69,8 @@ def frontend_attributes(options: BuildOptions, *, dockerfile: str, gateway: str 
         # An engine resolves base images from its own store first, as docker's CLI asks it to.
         "image-resolve-mode": "pull" if options.pull else "local",
     }
+    if isinstance(options.context, str) and options.context.startswith(UPLOADED):
+        attributes["context"] = options.context
     if options.target:
         attributes["target"] = options.target
     if options.platforms:
@@ -73,6 +89,10 @@ def frontend_attributes(options: BuildOptions, *, dockerfile: str, gateway: str 
     if limits := options.limits():
         attributes["ulimit"] = _csv(str(limit) for limit in limits)
     attributes.update(_named_contexts(options))
+    if imported := options.imported_caches():
+        from mobysession.build.cache import cache_imports  # only for who has caches: start-up
+
+        attributes["cache-imports"] = cache_imports(imported)
     attributes.update({f"build-arg:{name}": value for name, value in options.arguments().items()})
     attributes.update({f"label:{name}": value for name, value in options.labels.items()})
     return attributes
@@ -131,6 +151,10 @@ def build_query(options: BuildOptions, *, build_id: str, session_id: str, docker
         # Nothing but the cache is an output here, unlike in a solve.
         asked = [{"Type": kind, "Attrs": attributes} for kind, attributes in _exporters(options)]
         query.append(("outputs", json.dumps(asked or [{"Type": "cacheonly", "Attrs": {}}])))
+    if options.cache_from or options.cache_to:
+        from mobysession.build.cache import plain_registries
+
+        query.append(("cachefrom", json.dumps(plain_registries(options))))
     if limits := options.limits():
         listed = [{"Name": limit.name, "Soft": limit.soft, "Hard": limit.hard} for limit in limits]
         query.append(("ulimits", json.dumps(listed)))

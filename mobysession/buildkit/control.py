@@ -1,4 +1,7 @@
-"""BuildKit's Control API over a hijacked ``POST /grpc``: solves and their progress, workers, disk usage.
+"""BuildKit's Control API: solves and their progress, workers, disk usage.
+
+It is reached behind a hijacked ``POST /grpc``, or by gRPC spoken at once: on an engine's own socket from 29.2 on, and
+on a buildkitd.
 
 Source: moby/buildkit api/services/control/control.proto.
 """
@@ -8,16 +11,16 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import trio
-
 from mobysession import limits
 from mobysession._pb import control_pb2
-from mobysession.errors import HandshakeError, HandshakeTimeout, RpcError, StatusCode
-from mobysession.rpc.client import open_channel
-from mobysession.transport.hijack import hijack
+from mobysession.errors import RpcError, StatusCode
+from mobysession.rpc.opening import open_ready_channel
+from mobysession.transport.hijack import HijackedStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+    import trio
 
     from mobysession._pb import worker_pb2
     from mobysession.rpc.client import Channel
@@ -109,16 +112,21 @@ class Control:
 
 
 @asynccontextmanager
-async def open_control(endpoint: Endpoint) -> AsyncIterator[Control]:
-    """Open the Control API of the BuildKit inside the engine at ``endpoint``, for the length of the block.
+async def open_control(endpoint: Endpoint, *, native: bool | None = None) -> AsyncIterator[Control]:
+    """Open the Control API of the BuildKit at ``endpoint``, for the length of the block.
+
+    Args:
+        endpoint: of an engine or of a buildkitd.
+        native: speak gRPC at once; False: behind ``POST /grpc``; None: at once where the engine's version has it.
 
     Raises:
         UpgradeRefused: this engine has no ``/grpc`` (before 19.03, or behind a proxy that hides it).
-        TransportError: see `mobysession.transport.hijack`.
+        TransportError: see `mobysession.transport.native.dial_grpc`.
         HandshakeError: see `speak_control`.
     """
-    stream = await hijack(endpoint, "/grpc", ())
-    async with speak_control(stream) as control:
+    from mobysession.transport.native import dial_grpc  # builds dial by themselves: start-up
+
+    async with speak_control(await dial_grpc(endpoint, native=native)) as control:
         yield control
 
 
@@ -126,7 +134,7 @@ async def open_control(endpoint: Endpoint) -> AsyncIterator[Control]:
 async def speak_control(
     stream: trio.abc.Stream, *, ready_timeout: float = limits.READY_TIMEOUT
 ) -> AsyncIterator[Control]:
-    """Open the Control API on a hijacked stream, once the daemon was seen to speak HTTP/2 there; closes the stream.
+    """Open the Control API on a stream, once the daemon was seen to speak HTTP/2 there; closes the stream.
 
     Args:
         stream: owned from now on.
@@ -136,23 +144,6 @@ async def speak_control(
         HandshakeTimeout: they did not come.
         HandshakeError: the connection ended instead.
     """
-    async with open_channel(stream) as channel:
-        with trio.move_on_after(ready_timeout):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_when, channel.closed, nursery.cancel_scope)
-                nursery.start_soon(_cancel_when, channel.ready, nursery.cancel_scope)
-        if channel.closed.is_set():
-            reason = channel.failure.message if channel.failure else "the connection was closed"
-            raise HandshakeError(
-                f"the daemon accepted POST /grpc and then did not speak HTTP/2: {reason}", hint=_PROXY_HINT
-            ) from channel.failure
-        if not channel.ready.is_set():
-            raise HandshakeTimeout(
-                f"the daemon accepted POST /grpc and then said nothing for {ready_timeout:g} s", hint=_PROXY_HINT
-            )
+    accepted = "the daemon accepted POST /grpc" if isinstance(stream, HijackedStream) else "the daemon was connected to"
+    async with open_ready_channel(stream, accepted=accepted, hint=_PROXY_HINT, timeout=ready_timeout) as channel:
         yield Control(channel)
-
-
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()

@@ -51,7 +51,10 @@ _HINTS: tuple[tuple[str, str], ...] = (
         "The build needs the entitlement {name}, which this version of mobysession does not ask for.",
     ),
     (
-        r"pull access denied|insufficient_scope|authorization failed|401 Unauthorized|no basic auth credentials",
+        (
+            r"pull access denied|insufficient_scope|authorization failed|401 Unauthorized|no basic auth credentials|"
+            r"failed to fetch (?:oauth|anonymous) token: (?:unauthorized|unexpected status[^\n]*40[13])"
+        ),
         "The registry refused: check the name of the image, and log in with docker login if it is private.",
     ),
     (

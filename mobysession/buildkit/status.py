@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mobysession._pb import control_pb2
     from mobysession.buildkit.logs import LogLine
+    from mobysession.buildkit.transfer import Transfer
 
 __all__ = ["BuildStatus", "Changes", "Totals", "Vertex", "VertexStatus", "VertexWarning"]
 
@@ -68,11 +69,17 @@ class _Group:
 
 
 class BuildStatus:
-    """The state of one build."""
+    """The state of one build.
+
+    Attributes:
+        transfers: how far the engine's reading of our directories is, by the name of the directory; no message of the
+            engine brings it.
+    """
 
     def __init__(self) -> None:
         self.vertices: list[Vertex] = []
         self.warnings: list[VertexWarning] = []
+        self.transfers: dict[str, Transfer] = {}
         self.started: int | None = None
         self._by_digest: dict[str, Vertex] = {}
         self._groups: dict[str, _Group] = {}

@@ -29,10 +29,12 @@ class Target:
         self._host = host
         self._context = context
 
-    def endpoint(self) -> Endpoint:
-        """Return the endpoint; EndpointError where there is none."""
+    def endpoint(self, attach: str = "auto") -> Endpoint:
+        """Return the endpoint; EndpointError where there is none. ``attach`` tells a buildkitd from an engine."""
         from mobysession.transport.endpoint import Endpoint
 
+        if attach == "buildkitd" and self.is_default:
+            return Endpoint.buildkitd()
         return Endpoint.from_env(host=self._host, context=self._context)
 
     @property

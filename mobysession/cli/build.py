@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mobysession.cli.app import run_async
-from mobysession.cli.parser import offer
+from mobysession.cli.parser import add_attach, offer
 
 if TYPE_CHECKING:
     import argparse
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mobysession.cli.app import Target
     from mobysession.cli.parser import Parser
     from mobysession.services.secrets import SecretSource
+    from mobysession.services.ssh_agents import SshSource
+    from mobysession.session.access import Access
 
 __all__ = ["SYNOPSIS", "add_options", "run"]
 
@@ -28,8 +30,11 @@ def add_options(parser: Parser) -> None:
     """Add what `run` takes."""
     add = parser.add_argument
     several: dict[str, Any] = {"action": "append", "default": []}
-    add("context", metavar="PATH", help="The directory that COPY and ADD read.")
-    add("-f", "--file", metavar="FILE", help="Dockerfile [default: PATH/Dockerfile]")
+    add("context", metavar="PATH", help="The directory that COPY and ADD read; - is a tar or a Dockerfile on stdin.")
+    add("-f", "--file", metavar="FILE", help="Dockerfile; - is stdin [default: PATH/Dockerfile]")
+    tree = "Further tree for FROM NAME and COPY --from=NAME: a directory, or a text such as docker-image://alpine."
+    add("--build-context", dest="build_contexts", **several, metavar="NAME=DIR|URL", help=tree)
+    add("--strict", action="store_true", help="Fail over whatever changes in a tree while it is sent.")
     add("-t", "--tag", dest="tags", **several, metavar="NAME[:TAG]", help="Name of the image.")
     add("--target", metavar="STAGE", help="Stage to build.")
     add("--build-arg", dest="build_args", **several, metavar="NAME[=VALUE]", help="Build argument.")
@@ -45,6 +50,14 @@ def add_options(parser: Parser) -> None:
     add("--ulimit", dest="ulimits", **several, metavar="NAME=SOFT[:HARD]", help="Limit for RUN.")
     mount = "Secret for RUN --mount=type=secret."
     add("--secret", dest="secrets", **several, metavar="id=ID[,src=FILE|,env=NAME]", help=mount)
+    agent = "SSH agent for RUN --mount=type=ssh: that of SSH_AUTH_SOCK, a socket, or keys."
+    offer(add("--ssh", **several, metavar="ID[=SOCKET|=KEY[,KEY]]", help=agent), "default")
+    cache = "NAME|type=TYPE[,KEY=VALUE]"
+    source = "Cache to take steps from: an image, or type=local,src=DIR."
+    offer(add("--cache-from", **several, metavar=cache, help=source), "type=registry,ref=", "type=local,src=")
+    destination = "Cache to write, as type=inline or type=local,dest=DIR."
+    offer(add("--cache-to", **several, metavar=cache, help=destination), "type=inline", "type=local,dest=")
+    add("--approve", action="store_true", help="Ask on the terminal before a secret, login or SSH agent is given.")
     result = "Where the result goes: DIR for type=local, - for a tar on stdout [default: the engine's image store]"
     output = "DIR|-|type=TYPE[,dest=PATH][,KEY=VALUE]"
     offer(add("-o", "--output", dest="outputs", **several, metavar=output, help=result), *_OUTPUTS)
@@ -55,6 +68,7 @@ def add_options(parser: Parser) -> None:
     offer(add("--progress", metavar="KIND", help=progress), "auto", "plain", "tty", "quiet")
     driver = "How the engine is asked: control, classic or auto [default: auto]"
     offer(add("--driver", default="auto", metavar="KIND", help=driver), "auto", "control", "classic")
+    add_attach(parser)
 
 
 def run(target: Target, options: argparse.Namespace) -> int:
@@ -65,6 +79,8 @@ def run(target: Target, options: argparse.Namespace) -> int:
     build = BuildOptions(
         context=options.context,
         file=options.file,
+        build_contexts=_contexts(options.build_contexts),
+        strict=options.strict,
         tags=options.tags,
         target=options.target,
         build_args=dict(map(_assignment, options.build_args)),
@@ -78,10 +94,15 @@ def run(target: Target, options: argparse.Namespace) -> int:
         shm_size=options.shm_size,
         ulimits=options.ulimits,
         secrets=_secrets(options.secrets),
+        ssh=_ssh(options.ssh),
+        access=_access() if options.approve else None,
+        cache_from=options.cache_from,
+        cache_to=options.cache_to,
         outputs=options.outputs,
         iidfile=options.iidfile,
         metadata_file=options.metadata_file,
         driver=options.driver,
+        attach=options.attach,
     )
     view = "quiet" if options.quiet else options.progress or os.environ.get("BUILDKIT_PROGRESS") or "auto"
     result = run_async(_build, build_with, build, target, view)
@@ -95,7 +116,19 @@ def run(target: Target, options: argparse.Namespace) -> int:
 
 
 async def _build(build_with: Any, options: Any, target: Target, view: str) -> Any:
-    return await build_with(options, endpoint=target.endpoint(), progress=view)
+    return await build_with(options, endpoint=target.endpoint(options.attach), progress=view)
+
+
+def _contexts(given: list[str]) -> dict[str, str]:
+    from mobysession.errors import UsageError
+
+    named = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not name or not separator or not value:
+            raise UsageError(f"build context {text!r} is not NAME=DIR or NAME=URL")
+        named[name] = value
+    return named
 
 
 def _secrets(specs: Sequence[str]) -> dict[str, SecretSource]:
@@ -104,6 +137,35 @@ def _secrets(specs: Sequence[str]) -> dict[str, SecretSource]:
     from mobysession.services.secrets import parse_secret_spec
 
     return dict(parse_secret_spec(spec) for spec in specs)
+
+
+def _ssh(specs: Sequence[str]) -> dict[str, SshSource]:
+    if not specs:
+        return {}
+    from mobysession.services.ssh import ssh_agents
+    from mobysession.services.ssh_agents import SshKeys
+
+    agents = ssh_agents(specs)
+    if sys.stdin.isatty():
+        # Here, where Ctrl-C ends a question at once, and not once a thread prepares the build.
+        for source in agents.values():
+            if isinstance(source, SshKeys):
+                source.passphrase = _ask_passphrase
+                source.check()
+    return agents
+
+
+def _access() -> Access:
+    from mobysession.session.access import Access
+    from mobysession.session.terminal import TerminalApproval
+
+    return Access(approve=TerminalApproval())
+
+
+def _ask_passphrase(path: str) -> str:
+    import getpass
+
+    return getpass.getpass(f"Passphrase for {path}: ")
 
 
 def _assignment(text: str) -> tuple[str, str | None]:

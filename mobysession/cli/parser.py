@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from mobysession.cli.app import Target
 
-__all__ = ["CommandLine", "Parser", "complete", "offer", "parse"]
+__all__ = ["CommandLine", "Parser", "add_attach", "complete", "offer", "parse"]
 
 _VERBS = {
     "build": "Build an image from a directory.",
+    "context": "Explain what of a directory a build would send.",
     "demo": "Build a small image that proves the callbacks.",
     "dial": "Connect stdin and stdout to an upgraded stream of the daemon.",
     "probe": "Open a session and report what the daemon says and does.",
@@ -67,7 +68,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unexpected argument {word!r}")
         import difflib
 
-        close = sorted(difflib.get_close_matches(option, self._option_string_actions, cutoff=0.7))
+        close = sorted(difflib.get_close_matches(option, self._option_string_actions, cutoff=0.75))
         self.error(f"no such option {option!r}" + (f" (did you mean {' or '.join(close)}?)" if close else ""))
 
 
@@ -116,6 +117,13 @@ def complete(line: str) -> None:
 def offer(action: argparse.Action, *words: str) -> None:
     """Let shells complete an option's value; what else is given is judged by the build, in its own words."""
     action.completer = lambda **_: words  # type: ignore[attr-defined]  # where argcomplete looks
+
+
+def add_attach(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses how a session is attached."""
+    ways = ("auto", "hijack", "tunnel", "native", "buildkitd")
+    text = "How the session is attached: auto, hijack, tunnel, native or buildkitd [default: auto]"
+    offer(parser.add_argument("--attach", default="auto", metavar="WAY", help=text), *ways)
 
 
 def _program() -> Parser:

@@ -6,10 +6,11 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mobysession.cli.app import run_async
+from mobysession.cli.parser import add_attach
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from mobysession.cli.app import Target
     from mobysession.cli.parser import Parser
@@ -29,6 +30,7 @@ def add_options(parser: Parser) -> None:
     """Add what `run` takes."""
     parser.add_argument("--json", action="store_true", help="Print the report as JSON.")
     hold = "Keep it open, list the callbacks."
+    add_attach(parser)
     parser.add_argument("--hold", type=_seconds, default=0.0, metavar="SECONDS", help=hold)
 
 
@@ -47,7 +49,7 @@ def _seconds(text: str) -> float:
 
 def run(target: Target, options: argparse.Namespace) -> int:
     """Open a session on the daemon and report what it says and does."""
-    report = run_async(_probe, target.endpoint(), options.hold)
+    report = run_async(_probe, target.endpoint(options.attach), options.attach, options.hold)
     if options.json:
         import json
 
@@ -59,19 +61,20 @@ def run(target: Target, options: argparse.Namespace) -> int:
     return 0
 
 
-async def _probe(endpoint: Endpoint, hold: float) -> dict[str, Any]:
+async def _probe(endpoint: Endpoint, attach: str, hold: float) -> dict[str, Any]:
     import time
 
     import trio
 
+    from mobysession.session.attach import EndpointDialer
     from mobysession.session.session import Session
-    from mobysession.transport.api import EngineApi
+    from mobysession.session.ways import find_ways
 
-    api = EngineApi(endpoint)
-    ping = await api.ping()
-    version = await api.version()
+    dialer = EndpointDialer(endpoint, attach)
+    endpoint = dialer.endpoint
+    engine = None if endpoint.is_buildkitd else await _engine(endpoint)
     callbacks: list[dict[str, Any]] = []
-    session = Session(endpoint, name="probe")
+    session = Session(dialer, name="probe")
     began = time.monotonic()
     session.listen(lambda event: _note(event, callbacks, began))
     async with session.attach():
@@ -79,15 +82,11 @@ async def _probe(endpoint: Endpoint, hold: float) -> dict[str, Any]:
         report: dict[str, Any] = {
             "endpoint": {"url": endpoint.url, "source": endpoint.source},
             "session": _session_report(session, ready, await _in_time("a PING", session.ping)),
-            "engine": {
-                "version": version.get("Version"),
-                "api_version": ping.api_version,
-                "min_api_version": version.get("MinAPIVersion"),
-                "os": version.get("Os"),
-                "arch": version.get("Arch"),
-                "kernel": version.get("KernelVersion"),
-                "server": ping.server,
-            },
+            "engine": engine,
+            "ways": [
+                {"way": way.way, "offered": way.is_offered, "ready_seconds": way.seconds, "reason": way.reason}
+                for way in await find_ways(endpoint)
+            ],
             "buildkit": await _in_time("BuildKit's Info and ListWorkers", _buildkit, endpoint),
         }
         if hold:
@@ -95,6 +94,23 @@ async def _probe(endpoint: Endpoint, hold: float) -> dict[str, Any]:
             await trio.sleep(hold)
     report["callbacks"] = callbacks
     return report
+
+
+async def _engine(endpoint: Endpoint) -> dict[str, Any]:
+    from mobysession.transport.api import EngineApi
+
+    api = EngineApi(endpoint)
+    ping = await api.ping()
+    version = await api.version()
+    return {
+        "version": version.get("Version"),
+        "api_version": ping.api_version,
+        "min_api_version": version.get("MinAPIVersion"),
+        "os": version.get("Os"),
+        "arch": version.get("Arch"),
+        "kernel": version.get("KernelVersion"),
+        "server": ping.server,
+    }
 
 
 async def _in_time(what: str, ask: Callable[..., Awaitable[T]], *arguments: Any) -> T:
@@ -127,7 +143,16 @@ def _session_report(session: Session, ready: float, round_trip: float) -> dict[s
         "ready_seconds": round(ready, 6),
         "round_trip_seconds": round(round_trip, 6),
         "methods": list(session.methods),
+        "services": _services(session.methods),
     }
+
+
+def _services(methods: Iterable[str]) -> dict[str, list[str]]:
+    services: dict[str, list[str]] = {}
+    for method in methods:
+        _, service, name = method.split("/")
+        services.setdefault(service, []).append(name)
+    return services
 
 
 async def _buildkit(endpoint: Endpoint) -> dict[str, Any]:
@@ -169,12 +194,20 @@ def _note(event: SessionEvent, callbacks: list[dict[str, Any]], began: float) ->
         )
 
 
+def _verdict(way: dict[str, Any]) -> str:
+    return f"ready in {way['ready_seconds'] * 1e3:.1f} ms" if way["offered"] else f"no: {way['reason']}"
+
+
 def _render(report: dict[str, Any]) -> str:
     session, engine, buildkit = report["session"], report["engine"], report["buildkit"]
     lines = [
         f"endpoint    {report['endpoint']['url']} ({report['endpoint']['source']})",
-        f"engine      {engine['version']}, API {engine['api_version']}, {engine['os']}/{engine['arch']}",
-        f"attach      {session['attach']}: {session['status_line']}, upgrade {session['upgrade']}",
+        f"engine      {engine['version']}, API {engine['api_version']}, {engine['os']}/{engine['arch']}"
+        if engine
+        else "engine      none: a buildkitd",
+        f"attach      {session['attach']}: {session['status_line']}, upgrade {session['upgrade']}"
+        if session["status_line"]
+        else f"attach      {session['attach']}: gRPC at once",
         f"ready       {session['ready_seconds'] * 1e3:.1f} ms, round trip {session['round_trip_seconds'] * 1e3:.2f} ms",
         "settings    " + ", ".join(f"{name} {value}" for name, value in session["settings"].items()),
     ]
@@ -183,6 +216,8 @@ def _render(report: dict[str, Any]) -> str:
     else:
         lines.append(f"buildkit    {buildkit['version'] or 'does not tell its version (before 0.11)'}")
         lines += [f"worker      {worker['id']}: {', '.join(worker['platforms'])}" for worker in buildkit["workers"]]
+    lines += [f"way         {way['way']}: {_verdict(way)}" for way in report["ways"]]
+    lines += [f"service     {name}: {', '.join(methods)}" for name, methods in session["services"].items()]
     lines += [
         f"callback    {call['at_seconds']:.3f} s {call['method']} {call['status']}" for call in report["callbacks"]
     ]

@@ -143,8 +143,12 @@ class Landing:
         self.finished = False
         try:
             self._replica = Replica(destination, owner=owner)
+        except OSError as error:
+            raise self._failed(error) from error
+        try:
             self._enter(b"", there=True)
         except OSError as error:
+            self._replica.close()
             raise self._failed(error) from error
 
     def close(self) -> None:

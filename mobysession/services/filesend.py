@@ -136,6 +136,10 @@ class FileSend:
         there = {output.exporter for output in self.received} | self._declined
         return sorted(self._targets.keys() - there)
 
+    def add(self, exporter: int, target: Target) -> None:
+        """Take an output of an exporter that was not known when this was made; UsageError where ``target`` is none."""
+        self._targets[exporter] = _checked(exporter, target)
+
     def register(self, registrar: Registrar) -> None:
         """Host the one method of the service."""
         registrar.stream(FILE_SEND, self._diff_copy)

@@ -56,6 +56,7 @@ class FileSync:
 
     Attributes:
         transfers: the completed calls, in the order in which they ended.
+        on_progress: as given; may be set later.
         latest: how far the latest call for each name is.
     """
 
@@ -70,7 +71,7 @@ class FileSync:
         self._sources = {name: _source(name, given) for name, given in dirs.items()}
         self._strict = strict
         self._reset_owner = reset_owner
-        self._on_progress = on_progress
+        self.on_progress = on_progress
         self.transfers: list[DirectoryTransfer] = []
         self.latest: dict[str, TransferProgress] = {}
 
@@ -121,12 +122,11 @@ class FileSync:
         source = self._sources.get(name)
         if source is None:
             raise RpcError(StatusCode.NOT_FOUND, f"no access allowed to dir {_go_quote(name)}")
-        notify = self._on_progress
 
         def told(progress: TransferProgress) -> None:
             self.latest[name] = progress
-            if notify is not None:
-                notify(name, progress)
+            if self.on_progress is not None:
+                self.on_progress(name, progress)
 
         # Loaded when it is asked for; a build has it loaded while the engine still reads the request.
         from mobysession.filesync import send_tree

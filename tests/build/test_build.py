@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mobysession import limits
+from mobysession._pb.ssh_pb2 import CheckAgentRequest, CheckAgentResponse
 from mobysession.build import build
 from mobysession.errors import (
     BuildFailed,
@@ -21,13 +24,19 @@ from mobysession.errors import (
     HandshakeTimeout,
     MobysessionError,
     ProviderError,
+    RpcError,
     SecretError,
     SessionLost,
     SessionNotReady,
+    SshError,
     UnsupportedByEngine,
     UpgradeRefused,
     UsageError,
 )
+from mobysession.services.agent_frames import encode_frame, parse_identities
+from mobysession.services.bytes_message import decode_bytes_message, encode_bytes_message
+from mobysession.services.ssh_agents import SshAgent, SshKeys
+from mobysession.session.access import Access, AccessRequest
 from mobysession.testing import FakeDaemon, FakeSolve, Faults, Refusal
 
 if TYPE_CHECKING:
@@ -412,7 +421,7 @@ async def test_a_context_that_is_none_is_refused(context: Path, make, words: str
         assert daemon.requests == []
 
 
-@pytest.mark.parametrize("given", ["-", "https://github.com/moby/moby.git", "git@github.com:moby/moby.git"])
+@pytest.mark.parametrize("given", ["https://github.com/moby/moby.git", "git@github.com:moby/moby.git"])
 async def test_what_docker_would_fetch_is_answered_with_a_hint(given: str) -> None:
     """Only directories are built here, and the error says so."""
     with pytest.raises(ContextError) as caught:
@@ -627,3 +636,110 @@ async def test_no_secret_is_shown_or_logged(
         )
     printed = capsys.readouterr()
     assert SECRET.decode() not in caplog.text + printed.out + printed.err + repr(result)
+
+
+@DRIVERS
+async def test_a_secret_where_it_does_not_belong_is_a_warning(context: Path, driver: str) -> None:
+    """In a build argument, a label or a step's log: each is told once, by its name and never by its value."""
+    value = SECRET.decode()
+
+    async def leak(solve: FakeSolve) -> dict[str, str]:
+        caller = await solve.session()
+        async with solve.vertex("[1/1] RUN env") as step:
+            for name in ("token", "late", "late"):
+                await caller.get_secret(name)
+            step.log(f"TOKEN={value}\n")
+            step.log(f"again {value}\n")
+        return {"containerimage.digest": "sha256:" + "0" * 64}
+
+    async with FakeDaemon.listen(script=leak) as daemon:
+        result = await build(
+            context,
+            endpoint=daemon.endpoint,
+            driver=driver,
+            secrets={"token": SECRET, "late": lambda: "another-secret", "short": "1", "unused": "innocent"},
+            build_args={"TOKEN": value, "VERSION": "1", "KIND": "innocent-ish"},
+            labels={"late": "see another-secret here", "fine": "nothing"},
+        )
+    texts = [warning.short for warning in result.warnings]
+    assert [text.partition(", and")[0].partition(";")[0] for text in texts] == [
+        "SecretInBuild: build argument TOKEN holds the value of secret 'token'",
+        "SecretInBuild: build argument KIND holds the value of secret 'unused'",
+        "SecretInBuild: label late holds the value of secret 'late'",
+        "SecretInLog: a step printed the value of a secret",
+    ]
+    assert value not in repr(texts)
+
+
+async def test_the_status_has_the_transfers(context: Path, fake_daemon: FakeDaemon) -> None:
+    """How far the reading of each directory is, is in the model, and the callback hears of it."""
+    heard: dict[str, list[int]] = {}
+
+    def on_status(status: BuildStatus) -> None:
+        for name, transfer in status.transfers.items():
+            heard.setdefault(name, []).append(transfer.sent_bytes)
+
+    await build(context, endpoint=fake_daemon.endpoint, secrets={"token": SECRET}, on_status=on_status)
+    assert heard["context"][-1] == 5
+    assert heard["context"] == sorted(heard["context"])
+    assert heard["dockerfile"][-1] == len((context / "Dockerfile").read_bytes())
+
+
+# -- agents and access -------------------------------------------------------------------------------------------------
+
+
+@DRIVERS
+async def test_the_agents_of_a_build_are_those_given(context: Path, tmp_path: Path, driver: str) -> None:
+    """The engine finds the keys under the ID, and no other agent."""
+    key = tmp_path / "key"
+    private = Ed25519PrivateKey.generate()
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    listed: list[bytes] = []
+
+    async def connect(solve: FakeSolve) -> dict[str, str]:
+        caller = await solve.session()
+        metadata = [("buildkit.ssh.id", "work")]
+        async with caller.channel.open_call("/moby.sshforward.v1.SSH/ForwardAgent", metadata=metadata) as call:
+            await call.send(encode_bytes_message(encode_frame(11)))
+            listed.append(bytes(decode_bytes_message(await call.receive() or b"")))
+        with pytest.raises(RpcError, match="unset ssh forward key default"):
+            await caller.unary("/moby.sshforward.v1.SSH/CheckAgent", CheckAgentRequest(), CheckAgentResponse)
+        return {"containerimage.digest": "sha256:" + "0" * 64}
+
+    async with FakeDaemon.listen(script=connect) as daemon:
+        for ssh in ([f"work={key}"], {"work": SshKeys(key)}):
+            await build(context, endpoint=daemon.endpoint, driver=driver, ssh=ssh)
+    (one,) = parse_identities(listed[0][4:])
+    assert one.blob.endswith(private.public_key().public_bytes_raw())
+    assert listed[0] == listed[1]
+
+
+async def test_an_agent_that_cannot_be_used_ends_a_build_at_once(context: Path, tmp_path: Path) -> None:
+    """Before the engine is asked for anything, with the ID and what is wrong."""
+    async with FakeDaemon.listen() as daemon:
+        with pytest.raises(SshError, match=r"SSH agent 'work': no SSH agent at .*none"):
+            await build(context, endpoint=daemon.endpoint, ssh={"work": SshAgent(tmp_path / "none")})
+        with pytest.raises(UsageError, match="work is given twice"):
+            await build(context, endpoint=daemon.endpoint, ssh=["work", "work"])
+        assert not daemon.sessions
+
+
+@DRIVERS
+async def test_access_is_decided_for_each_request_of_a_build(context: Path, driver: str) -> None:
+    """What the function refuses fails the build in its words; it hears the name of the build's context."""
+    asked: list[AccessRequest] = []
+
+    def approve(request: AccessRequest) -> bool:
+        asked.append(request)
+        return False
+
+    async with FakeDaemon.listen() as daemon:
+        with pytest.raises(BuildFailed, match="secret token is refused by the client: refused"):
+            await build(
+                context,
+                endpoint=daemon.endpoint,
+                driver=driver,
+                secrets={"token": SECRET},
+                access=Access(approve=approve),
+            )
+    assert [(str(request), request.session_name) for request in asked] == [("secret token", "context")]

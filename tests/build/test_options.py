@@ -112,6 +112,8 @@ def test_a_malformed_tag_is_refused(tag: str) -> None:
         {"build_args": {"A": 5}},
         {"labels": {"a": None}},
         {"secrets": ["id=a"]},
+        {"ssh": "default"},
+        {"access": lambda request: True},
     ],
 )
 def test_a_senseless_option_is_refused(options: dict[str, Any]) -> None:

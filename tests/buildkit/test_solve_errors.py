@@ -219,6 +219,11 @@ def test_a_policy_says_why_it_refused() -> None:
         ("failed to solve: no active session for abc: context deadline exceeded", "session"),
         ("failed to read dockerfile: open Dockerfile: no such file or directory", "--file"),
         ("pull access denied, repository does not exist or may require authorization", "docker login"),
+        ("failed to authorize: failed to fetch oauth token: unauthorized: who are you?", "docker login"),
+        (
+            "failed to fetch oauth token: unexpected status from POST request to https://r.example/: 401 Unauthorized",
+            "docker login",
+        ),
         ("docker.io/library/nothing:latest: not found", "docker.io/library/nothing:latest"),
         ("dial tcp: lookup registry-1.docker.io on 10.0.0.2:53: server misbehaving", "DNS"),
         ("dial tcp: lookup registry-1.docker.io: no such host", "DNS"),

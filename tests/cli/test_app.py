@@ -44,7 +44,7 @@ def test_the_version_is_told_by_either_way(cli: Cli) -> None:
         (["-x", "build", "."], "mobysession build [OPTIONS] PATH", "Error: no such option '-x'\n"),
         (["build"], "mobysession build [OPTIONS] PATH", "Error: the following arguments are required: PATH\n"),
         (["build", "a", "b"], "mobysession build [OPTIONS] PATH", "Error: unexpected argument 'b'\n"),
-        (["build", ".", "--iidfil=1"], "mobysession build [OPTIONS] PATH", "option '--iidfil' (did you mean --iidfile?)\n"),
+        (["build", ".", "--iidfil=1"], "mobysession build [OPTIONS] PATH", "'--iidfil' (did you mean --iidfile?)"),
         (["build", "-t"], "mobysession build [OPTIONS] PATH", "Error: argument -t/--tag: expected one argument\n"),
         (["build", "--verbose", "."], "mobysession build [OPTIONS] PATH", "Error: no such option '--verbose'\n"),
         (["probe", "--hold", "-1"], "mobysession probe [OPTIONS]", "'-1' is no number of seconds\n"),
@@ -155,7 +155,7 @@ def test_what_is_no_docker_daemon_is_said_to_be_none(cli: Cli, tmp_path: Path) -
 def test_a_fault_of_ours_is_owned_up_to(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Status 70; the kind of the exception and not its words, which may hold anything; a traceback with -v."""
 
-    def fail(self: object) -> None:
+    def fail(self: object, attach: str) -> None:
         raise LookupError("words with hunter2")
 
     monkeypatch.setattr(app.Target, "endpoint", fail)
@@ -171,7 +171,7 @@ def test_a_run_does_not_inherit_the_log_of_another(cli: Cli, fake_docker_host: B
     """Within one process each line is said once, and a run without -v says none."""
     cli("-vv", "probe")
     verbose = cli("-vv", "probe").err
-    assert verbose.count("is ready, attached by") == 1
+    assert verbose.count("is ready, attached by tunnel") == 1
     # The fake daemon, in this process too, may still have something to say of the run before.
     assert "mobysession.session" not in cli("probe").err
 
@@ -179,7 +179,7 @@ def test_a_run_does_not_inherit_the_log_of_another(cli: Cli, fake_docker_host: B
 def test_interrupted_is_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it happens, and without a traceback."""
 
-    def interrupt(self: object) -> None:
+    def interrupt(self: object, attach: str) -> None:
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(app.Target, "endpoint", interrupt)

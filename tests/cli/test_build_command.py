@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mobysession.testing import BlockingFakeDaemon, FakeSolve, Faults, Refusal
 
@@ -105,6 +110,19 @@ def test_no_secret_is_printed(
     assert SECRET not in ran.out + ran.err
 
 
+def test_a_named_context_is_offered(
+    cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path, tmp_path: Path
+) -> None:
+    """A directory given with a name reaches the engine under it, strictly if asked; what has no name is wrong usage."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "file").write_text("x")
+    ran = cli("build", "--strict", "--build-context", f"extra={tmp_path / 'more'}", context)
+    assert ran.status == 0
+    assert attributes(fake_docker_host)["context:extra"] == "local:extra"
+    for wrong in ("extra", "=x", "extra="):
+        assert cli("build", "--build-context", wrong, context).status == 2
+
+
 def test_a_secret_in_a_wrong_place_is_not_repeated(cli: Cli, context: Path) -> None:
     """Who writes the value in place of ``key=value`` does not find it in a log of the CI."""
     ran = cli("build", "--secret", f"id=token,{SECRET}", context)
@@ -146,7 +164,7 @@ def test_a_failed_build_shows_where(cli: Cli, context: Path) -> None:
 
 WRONG: dict[str, tuple[list[Any], int, str]] = {
     "no path": (["build"], 2, "the following arguments are required: PATH"),
-    "unknown option": (["build", "--tags", "x", "."], 2, "no such option '--tags' (did you mean --tag or"),
+    "unknown option": (["build", "--tags", "x", "."], 2, "no such option '--tags' (did you mean --tag?)"),
     "unknown verb": (["bild"], 2, "invalid choice: 'bild'"),
     "bad tag": (["build", "-t", "Upper", "."], 2, "hint: Repository names must be lower case."),
     "bad network": (["build", "--network", "mine", "."], 2, "network 'mine' is not supported by BuildKit"),
@@ -203,7 +221,7 @@ DAEMON_FAULTS: dict[str, tuple[Faults, str]] = {
 def test_a_daemon_that_does_not_open_a_session_is_named(cli: Cli, context: Path, name: str, verb: str) -> None:
     """One line with the daemon's own words where it has any, a hint at most besides, exit status 1."""
     faults, words = DAEMON_FAULTS[name]
-    with BlockingFakeDaemon(faults=faults) as daemon:
+    with BlockingFakeDaemon(faults=faults, tunnel_faults=Faults(refusal=Refusal(404, "no tunnel"))) as daemon:
         ran = cli("-H", daemon.host, verb, *([context] if verb == "build" else []))
     assert (ran.status, ran.out) == (1, "")
     lines = ran.err.splitlines()
@@ -220,3 +238,37 @@ def test_a_fallback_to_the_other_driver_is_said_with_v(cli: Cli, context: Path) 
     assert (plain.status, verbose.status) == (0, 0)
     assert "asking with POST /build" not in plain.err
     assert "asking with POST /build" in verbose.err
+
+
+def test_an_agents_keys_are_listed_before_the_build(
+    cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path, tmp_path: Path
+) -> None:
+    """-v says which keys each ID has; what is no agent and no key ends the command before it."""
+    key = tmp_path / "key"
+    key.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    ran = cli("-v", "build", "-q", "--ssh", f"default={key}", "--ssh", f"work={key},{key}", context)
+    assert ran.status == 0
+    assert "SSH agent default has ssh-ed25519 SHA256:" in ran.err
+    assert "SSH agent work has ssh-ed25519 SHA256:" in ran.err
+    for spec, status in (("default=none", 1), ("=x", 2), (f"default={key},raw=true", 2)):
+        assert cli("build", "--ssh", spec, context).status == status
+
+
+def test_nothing_is_given_where_nobody_can_be_asked(fake_docker_host: BlockingFakeDaemon, context: Path) -> None:
+    """--approve without a terminal refuses the secret, and says what it was about."""
+    options = ["--approve", "--secret", "id=token,env=TOKEN"]
+    command = [sys.executable, "-m", "mobysession", "build", *options, str(context)]
+    # In a session of its own it has no terminal, whoever runs the tests.
+    ran = subprocess.run(
+        command,
+        env={**os.environ, "TOKEN": SECRET},
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert "secret token is refused by the client: the approval failed with OSError" in ran.stderr
+    assert SECRET not in ran.stdout + ran.stderr

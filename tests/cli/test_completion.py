@@ -36,7 +36,7 @@ def _ask(shell: str, line: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("mobysession ", ["build", "demo", "dial", "probe"]),
+        ("mobysession ", ["build", "context", "demo", "dial", "probe"]),
         ("mobysession bu", ["build"]),
         ("mobysession build --no", ["--no-cache", "--no-cache-filter"]),
         ("mobysession --host tcp://h probe --h", ["--help", "--hold"]),

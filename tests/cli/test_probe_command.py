@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -39,6 +39,38 @@ def test_the_report_is_text_for_people(cli: Cli, fake_docker_host: BlockingFakeD
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "arguments", "attach", "offered"),
+    [
+        ({"api_version": "1.51"}, [], "hijack", {"hijack", "tunnel"}),
+        ({"api_version": "1.53"}, [], "native", {"native", "hijack", "tunnel"}),
+        ({"api_version": "1.53"}, ["--attach", "tunnel"], "tunnel", {"native", "hijack", "tunnel"}),
+        ({"buildkitd": True}, ["--attach", "buildkitd"], "buildkitd", {"buildkitd"}),
+    ],
+)
+def test_the_ways_in_are_reported(
+    cli: Cli, options: dict[str, Any], arguments: list[str], attach: str, offered: set[str]
+) -> None:
+    """Which the endpoint offers, which one was taken, and the services that the session advertises."""
+    with BlockingFakeDaemon(**options) as daemon:
+        report = json.loads(cli("-H", daemon.host, "probe", "--json", *arguments).out)
+        status, out, _ = cli("-H", daemon.host, "probe", *arguments)
+    assert report["session"]["attach"] == attach
+    assert {way["way"] for way in report["ways"] if way["offered"]} == offered
+    assert report["session"]["services"]["grpc.health.v1.Health"]
+    assert status == 0
+    assert all(f"\nway         {way}: ready in " in out for way in offered)
+    assert "\nservice     grpc.health.v1.Health: " in out
+    assert ("does not speak gRPC at once" in out) == (offered == {"hijack", "tunnel"})
+
+
+def test_a_way_that_does_not_exist_is_wrong_usage(cli: Cli) -> None:
+    """Status 2, and the ways are listed."""
+    status, _, err = cli("-H", "unix:///nowhere", "probe", "--attach", "teleport")
+    assert status == 2
+    assert "Choose one of auto, hijack, tunnel, native, buildkitd." in err
+
+
 def test_callbacks_are_reported(cli: Cli) -> None:
     """What the daemon called while the session was held."""
     with BlockingFakeDaemon(health=HealthSchedule(interval=0.01)) as daemon:
@@ -68,7 +100,7 @@ async def test_a_daemon_that_does_not_answer_is_given_up(autojump_clock: trio.te
     """A session that opens, beside a Control API that does not, ends in a typed error."""
     async with FakeDaemon.listen(grpc_faults=Faults(mute=True)) as daemon:
         with trio.fail_after(120), pytest.raises(HandshakeTimeout):
-            await probe._probe(daemon.endpoint, 0)
+            await probe._probe(daemon.endpoint, "auto", 0)
 
 
 async def test_an_answer_that_does_not_come_is_given_up(autojump_clock: trio.testing.MockClock) -> None:

@@ -115,6 +115,14 @@ def test_extended_attributes(root: Path) -> None:
         assert os.getxattr(root / name, "user.a") == b"1"
 
 
+@as_root
+def test_file_capabilities_survive_the_change_of_owner(root: Path) -> None:
+    """Linux takes them from a file whose owner is set, so they come after that."""
+    capability = bytes.fromhex("01000002" + "00040000" + "00" * 12)
+    feed(root, entry(b"f", 0o755, xattrs={"security.capability": capability}), END, *whole(0, b"x"), owner=(12, 34))
+    assert os.getxattr(root / "f", "security.capability") == capability
+
+
 def test_times_to_the_nanosecond_also_of_directories_and_before_1970(root: Path) -> None:
     """A directory's time is the listed one although things were put into it after its entry came."""
     feed(

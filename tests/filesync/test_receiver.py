@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mobysession._pb.fsutil_pb2 import Packet, Stat
-from mobysession.errors import ContextError, RemoteProtocolError, RpcError
+from mobysession.errors import ContextError, OutputError, RemoteProtocolError, RpcError
 from mobysession.filesync import Differ, Directory, ReceiveReport, receive_tree, send_tree
 
 if TYPE_CHECKING:
@@ -260,6 +260,48 @@ async def test_an_early_end_is_an_error(tmp_path: Path, packet_pair: Callable[[]
         nursery.start_soon(peer.receive_batch)
         with pytest.raises(RemoteProtocolError, match="ended the transfer before it was complete"):
             await receive_tree(ours, tmp_path)
+
+
+async def test_a_cancelled_transfer_leaves_nothing_behind(tmp_path: Path, packet_pair: Callable[[], Any]) -> None:
+    """What was begun is removed, and what was there is as it was; no descriptor stays open (the tests look)."""
+    (tmp_path / "f").write_bytes(b"before")
+    ours, peer = packet_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive_tree, ours, tmp_path)
+        await peer.say(entry(b"f"), Packet(), Packet(type=DATA, data=b"half"))
+        assert (await peer.packet()).type == Packet.PACKET_REQ
+        assert len(os.listdir(tmp_path)) == 2
+        nursery.cancel_scope.cancel()
+    assert os.listdir(tmp_path) == ["f"]
+    assert (tmp_path / "f").read_bytes() == b"before"
+
+
+async def test_progress_is_told_and_completion_before_the_sender_knows(
+    trees: tuple[Path, Path], transfer: Callable[..., Any]
+) -> None:
+    """Whoever listens has the figures after each batch, and hears of the end once everything is on disk."""
+    source, destination = trees
+    furnish(source)
+    told: list[ReceiveReport] = []
+    complete: list[tuple[ReceiveReport, bool]] = []
+
+    def on_complete(report: ReceiveReport) -> None:
+        complete.append((report, snapshot(destination) == snapshot(source)))
+
+    report = await transfer(source, destination, progress=told.append, on_complete=on_complete)
+    assert complete == [(report, True)]
+    assert told[-1].received == report.received == 5
+    assert [earlier.entries for earlier in told] == sorted(earlier.entries for earlier in told)
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+async def test_a_destination_that_is_none_is_named(tmp_path: Path, packet_pair: Callable[[], Any], kind: str) -> None:
+    """Before anything is received."""
+    if kind == "file":
+        (tmp_path / "to").touch()
+    ours, _ = packet_pair()
+    with pytest.raises(OutputError, match=r'cannot write ".*/to": (no such file|not a directory)'):
+        await receive_tree(ours, tmp_path / "to")
 
 
 _contents = st.sampled_from([b"", b"x", b"y" * 200_000])

@@ -1,0 +1,73 @@
+"""Building from standard input: ``-`` as the context, which is a tar or a Dockerfile alone, or as the Dockerfile.
+
+A context is not read here. It is uploaded as the engine pulls it, and the engine sees from its first bytes what it is.
+
+Source: docker/buildx build/opt.go, loadInputs; moby/buildkit frontend/dockerui/context.go.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from mobysession import limits
+from mobysession.build.contexts import Contexts, SourceFile, is_remote, local_name
+from mobysession.errors import ContextError, UsageError
+from mobysession.filesync.sources import as_source
+from mobysession.identity import new_id, shared_key
+from mobysession.services.upload import Upload
+
+if TYPE_CHECKING:
+    from mobysession.build.options import BuildOptions
+
+__all__ = ["dockerfile_from_stdin", "upload_stdin"]
+
+
+def upload_stdin(options: BuildOptions) -> tuple[BuildOptions, Contexts, Upload]:
+    """Return what a build of standard input is asked for, what it reads besides, and the upload that it pulls.
+
+    Raises:
+        UsageError: the options do not go together with it.
+        ContextError: standard input is a terminal.
+    """
+    if options.file == "-":
+        raise UsageError("the context and the Dockerfile cannot both come from stdin")
+    if options.build_contexts:
+        raise UsageError("named contexts need a context that is a directory", hint="Unpack it first.")
+    upload = Upload()
+    url = upload.add(_stdin())
+    name = os.fspath(options.file) if options.file is not None else "Dockerfile"
+    nothing = as_source({})
+    return replace(options, context=url), Contexts({}, "stdin", new_id(), SourceFile(name, nothing)), upload
+
+
+def dockerfile_from_stdin(options: BuildOptions) -> Contexts:
+    """Return what a build reads whose Dockerfile is standard input, which is read to its end; blocking.
+
+    Raises:
+        ContextError: it cannot be read, is too large, or the context is no directory.
+    """
+    context = Path(replace(options, file=os.devnull).directories()[0])
+    try:
+        content = _stdin().read(limits.MAX_DOCKERFILE + 1)
+    except OSError as error:
+        raise ContextError(f"the Dockerfile on stdin cannot be read: {(error.strerror or 'failed').lower()}") from error
+    if len(content) > limits.MAX_DOCKERFILE:
+        raise ContextError(f"the Dockerfile on stdin has more than {limits.MAX_DOCKERFILE} bytes")
+    source = as_source({"Dockerfile": content})
+    named = {local_name(name): as_source(given) for name, given in options.build_contexts.items() if not _remote(given)}
+    sources = {"context": as_source(context), "dockerfile": source, **named}
+    return Contexts(sources, context.resolve().name, shared_key(context), SourceFile("Dockerfile", source))
+
+
+def _remote(given: object) -> bool:
+    return isinstance(given, str) and is_remote(given)
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ContextError("stdin is a terminal", hint="Send a tar or a Dockerfile to it, as with < or a pipe.")
+    return sys.stdin.buffer

@@ -1,0 +1,162 @@
+"""What a context would send, and why."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mobysession.errors import ContextError
+from mobysession.filesync import Directory, Files
+from mobysession.filesync.dockerignore import IgnoreLine, parse_ignore_file
+from mobysession.filesync.explain import Weight, explain_context
+from mobysession.filesync.explain_text import as_value, render
+from mobysession.filesync.observed import Observed
+from tests.filesync import reference
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TREE: Any = {
+    ".dockerignore": "# what nobody needs\n*.log\nbuild\n!build/keep\n/docs/*.md\n nothing \n",
+    "a.log": "12345",
+    "build": {"out": {"x": "1234"}, "keep": {"y": "1"}},
+    "docs": {"index.md": "1", "page.txt": "12"},
+    "main.py": "123456789",
+}
+
+
+def test_every_entry_has_its_reason() -> None:
+    """In or out, by which pattern in which line; what is in a directory that is left out as a whole is added up."""
+    explanation = explain_context(Files(TREE))
+    assert [(reason.path, reason.offered, reason.line, reason.size) for reason in explanation.reasons] == [
+        (".dockerignore", True, "", len(TREE[".dockerignore"])),
+        ("a.log", False, ".dockerignore:2", 5),
+        ("build", False, ".dockerignore:3", 0),
+        ("build/keep", True, ".dockerignore:4", 0),
+        ("build/keep/y", True, ".dockerignore:4", 1),
+        ("build/out", False, ".dockerignore:3", 4),
+        ("docs", True, "", 0),
+        ("docs/index.md", False, ".dockerignore:5", 1),
+        ("docs/page.txt", True, "", 2),
+        ("main.py", True, "", 9),
+    ]
+    assert explanation.weights["build"] == Weight(1, 1, 1, 4)
+    assert explanation.total == Weight(4, 12 + len(TREE[".dockerignore"]), 3, 10)
+    assert explanation.unused == [(" nothing ", ".dockerignore:6")]
+    assert explanation.hints == ['.dockerignore:6: "nothing" leaves nothing out']
+
+
+def test_the_dockerfiles_own_ignore_file_counts() -> None:
+    """``<Dockerfile>.dockerignore`` is taken in place of ``.dockerignore``, from where the Dockerfile is."""
+    context = Files({".dockerignore": "a", "a": "", "b": ""})
+    apart = Files({"Own": "", "Own.dockerignore": "b"})
+    out = [
+        reason.path
+        for reason in explain_context(context, dockerfile="Own", dockerfile_source=apart).reasons
+        if not reason.offered
+    ]
+    assert out == ["b"]
+    assert explain_context(context, dockerfile="Other").ignore_file == ".dockerignore"
+    assert explain_context(Files({"a": ""})).ignore_file == ""
+
+
+@pytest.mark.parametrize(
+    ("tree", "hint"),
+    [
+        ({".git": {"pack": bytes(12_000_000)}}, '".git", the history, is 12 MB in 1 file; add it to .dockerignore'),
+        ({"a": bytes(10_000_001)}, "there is no .dockerignore, and the context is 10 MB in 1 file"),
+        ({"big": bytes(100_000_000), ".dockerignore": "x"}, '"big" alone is 100 MB'),
+        ({"sub": {".env": "TOKEN=1"}}, '"sub/.env" may hold credentials'),
+    ],
+    ids=["history", "no file", "large", "credentials"],
+)  # fmt: skip
+def test_hints(tree: Any, hint: str) -> None:
+    """What is heavy, secret or in vain is pointed out."""
+    assert any(found.startswith(hint) for found in explain_context(Files(tree)).hints)
+
+
+def test_what_cannot_be_used_is_an_error(tmp_path: Path) -> None:
+    """A bad pattern is named, and so is a missing directory."""
+    with pytest.raises(ContextError, match=r"invalid excludepatterns: \[\"a\[\"\]"):
+        explain_context(Files({".dockerignore": "a["}))
+    with pytest.raises(ContextError, match="does not exist"):
+        explain_context(Directory(tmp_path / "missing"))
+
+
+def test_text_and_value() -> None:
+    """The text has the sums, what patterns decided, the directories and the hints; the value everything."""
+    explanation = explain_context(Files(TREE))
+    explanation.requested = ["main.py"]
+    text = render(explanation)
+    assert "left out: 3 files, 10 B, by .dockerignore\n" in text
+    assert '\n- build/out  .dockerignore:3 "build"\n' in text
+    assert '\n+ build/keep  .dockerignore:4 "!build/keep"\n' in text
+    assert "main.py\n" not in text.split("by directory")[0]
+    assert "\n+ main.py\n" in render(explanation, every=True)
+    assert "\nthe engine asked for 1 of 4 files:\n  main.py\n" in text
+    assert text.endswith('\nhint: .dockerignore:6: "nothing" leaves nothing out\n')
+    value = json.loads(json.dumps(as_value(explanation)))
+    assert value["left_out"] == {"files": 3, "bytes": 10}
+    assert value["entries"][1]["line"] == ".dockerignore:2"
+    assert value["directories"]["build"]["offered"] == {"files": 1, "bytes": 1}
+
+
+def test_an_observed_source_remembers_what_was_read() -> None:
+    """Each path once, in the order of the reading; it is the source it observes in everything else."""
+    observed = Observed(Files({"a": "1", "b": "2"}))
+    for name in (b"b", b"a", b"b"):
+        observed.fetch(name, 1)
+    assert list(observed.read) == ["b", "a"]
+    assert observed.location is None
+    assert [entry.name for entry in observed.entries(b"")] == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\xef\xbb\xbfa\n", [IgnoreLine(1, "a", "a")]),
+        (b"#x\n #y\n\n", [IgnoreLine(2, "#y", " #y")]),
+        (b"! /a/./b/ \r\n", [IgnoreLine(1, "!a/b", "! /a/./b/ ")]),
+        (b"/\n//\n!\n", [IgnoreLine(1, "/", "/"), IgnoreLine(2, "/", "//"), IgnoreLine(3, "!", "!")]),
+        (b"a/../../b\n", [IgnoreLine(1, "../b", "a/../../b")]),
+    ],
+)
+def test_lines_of_an_ignore_file(content: bytes, expected: list[IgnoreLine]) -> None:
+    """Comments, blanks, marks at the beginning, slashes and negation are treated as the engine treats them."""
+    assert list(parse_ignore_file(content)) == expected
+
+
+_names = st.sampled_from(["a", "b", "ab", "c"])
+_trees = st.recursive(
+    st.none(), lambda inner: st.dictionaries(_names, inner, max_size=3), max_leaves=15
+).filter(lambda tree: isinstance(tree, dict))  # fmt: skip
+_patterns = st.builds(
+    lambda negated, parts: "!" * negated + "/".join(parts),
+    st.booleans(),
+    st.lists(st.sampled_from(["a", "b", "*", "**", "a*", "?", "c"]), min_size=1, max_size=3),
+)
+
+
+def _files(tree: dict[str, Any]) -> dict[str, Any]:
+    return {name: "1" if below is None else _files(below) for name, below in tree.items()}
+
+
+@settings(deadline=None, max_examples=100)
+@given(_trees, st.lists(_patterns, max_size=5))
+def test_what_is_explained_is_what_is_sent(tree: dict[str, Any], patterns: list[str]) -> None:
+    """Entries that are in are those of the reference, but for parents sent for their children; sums add up."""
+    explanation = explain_context(Files({**_files(tree), ".dockerignore": "\n".join(patterns)}))
+    sent = reference.walk({**tree, ".dockerignore": None}, [], patterns).sent
+    offered = {reason.path for reason in explanation.reasons if reason.offered}
+    assert offered <= set(sent)
+    assert all(any(path.startswith(extra + "/") for path in offered) for extra in set(sent) - offered)
+    every = sum(1 for _ in _leaves(tree)) + 1
+    assert explanation.total.files + explanation.total.files_out == every
+
+
+def _leaves(tree: dict[str, Any]) -> list[str]:
+    return [name for name, below in tree.items() for name in ([name] if below is None else _leaves(below))]
