@@ -46,6 +46,17 @@ def engine(request: pytest.FixtureRequest, engines: Engines) -> Engine:
         pytest.fail(f"{request.param} is there but does not start: {error}\n{error.hint}", pytrace=False)
 
 
+@pytest.fixture(scope="session")
+def containerd_engine(engines: Engines) -> Engine:
+    """An engine that keeps its images in containerd, which exporting cache and images needs."""
+    for spec in engines.specs.values():
+        if spec.missing() is None and (spec.containerd_image_store or spec.host):
+            engine = engines.get(spec.id)
+            if engine.containerd_image_store:
+                return engine
+    _give_up("no engine here keeps its images in containerd")
+
+
 @pytest.fixture
 def witness(engine: Engine) -> Iterator[Witness]:
     """docker-py's view of each engine."""

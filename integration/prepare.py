@@ -60,6 +60,7 @@ HOST_PACKAGES = {
     "docker-registry": "docker-registry",
     "htpasswd": "apache2-utils",
     "sshd": "openssh-server",
+    "ssh-add": "openssh-client",
     "ip": "iproute2",
 }
 """Commands that the tests need on every machine, and the packages that bring them."""

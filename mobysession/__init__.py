@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         SessionIdInUse,
         SessionLost,
         SessionNotReady,
+        SshError,
         StatusCode,
         TLSError,
         TransportError,
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
         UpgradeRefused,
         UsageError,
     )
-    from mobysession.events import CallEnded, CallStarted, SessionEnded, SessionEvent, SessionReady
+    from mobysession.events import AccessDecided, CallEnded, CallStarted, SessionEnded, SessionEvent, SessionReady
     from mobysession.rpc.grpcio import GrpcioServicer
     from mobysession.rpc.inspection import CallInspection, FrameSeen, Inspection
     from mobysession.rpc.keepalive import Keepalive
@@ -68,8 +69,20 @@ if TYPE_CHECKING:
     from mobysession.services.auth import Auth
     from mobysession.services.filesync import FileSync
     from mobysession.services.reflection import Reflection
-    from mobysession.services.secrets import SecretEnv, SecretFile, Secrets
+    from mobysession.services.secrets import (
+        SecretCache,
+        SecretCommand,
+        SecretEnv,
+        SecretFile,
+        SecretKeyring,
+        SecretRequest,
+        Secrets,
+    )
+    from mobysession.services.ssh import Ssh
+    from mobysession.services.ssh_agents import SshAgent, SshKeys, SshStream
     from mobysession.session import Attachment, Dialer, Session, open_session
+    from mobysession.session.access import Access, AccessRequest
+    from mobysession.session.terminal import TerminalApproval
     from mobysession.transport.api import EngineApi
     from mobysession.transport.endpoint import Endpoint
     from mobysession.transport.tls import TLSConfig
@@ -103,6 +116,7 @@ _HOMES = {
         "SessionIdInUse",
         "SessionLost",
         "SessionNotReady",
+        "SshError",
         "StatusCode",
         "TLSError",
         "TransportError",
@@ -110,7 +124,7 @@ _HOMES = {
         "UpgradeRefused",
         "UsageError",
     ),
-    "mobysession.events": ("CallEnded", "CallStarted", "SessionEnded", "SessionEvent", "SessionReady"),
+    "mobysession.events": ("AccessDecided", "CallEnded", "CallStarted", "SessionEnded", "SessionEvent", "SessionReady"),
     "mobysession.rpc.grpcio": ("GrpcioServicer",),
     "mobysession.rpc.inspection": ("CallInspection", "FrameSeen", "Inspection"),
     "mobysession.rpc.keepalive": ("Keepalive",),
@@ -119,8 +133,20 @@ _HOMES = {
     "mobysession.services.auth": ("Auth",),
     "mobysession.services.filesync": ("FileSync",),
     "mobysession.services.reflection": ("Reflection",),
-    "mobysession.services.secrets": ("SecretEnv", "SecretFile", "Secrets"),
+    "mobysession.services.secrets": (
+        "SecretCache",
+        "SecretCommand",
+        "SecretEnv",
+        "SecretFile",
+        "SecretKeyring",
+        "SecretRequest",
+        "Secrets",
+    ),
+    "mobysession.services.ssh": ("Ssh",),
+    "mobysession.services.ssh_agents": ("SshAgent", "SshKeys", "SshStream"),
     "mobysession.session": ("Attachment", "Dialer", "Session", "open_session"),
+    "mobysession.session.access": ("Access", "AccessRequest"),
+    "mobysession.session.terminal": ("TerminalApproval",),
     "mobysession.transport.api": ("EngineApi",),
     "mobysession.transport.endpoint": ("Endpoint",),
     "mobysession.transport.tls": ("TLSConfig",),
@@ -130,6 +156,9 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _ROOMS = ("build", "sync")
 
 __all__ = [
+    "Access",
+    "AccessDecided",
+    "AccessRequest",
     "ApiError",
     "Attachable",
     "Attachment",
@@ -171,9 +200,13 @@ __all__ = [
     "Registrar",
     "RemoteProtocolError",
     "RpcError",
+    "SecretCache",
+    "SecretCommand",
     "SecretEnv",
     "SecretError",
     "SecretFile",
+    "SecretKeyring",
+    "SecretRequest",
     "Secrets",
     "Session",
     "SessionEnded",
@@ -183,9 +216,15 @@ __all__ = [
     "SessionLost",
     "SessionNotReady",
     "SessionReady",
+    "Ssh",
+    "SshAgent",
+    "SshError",
+    "SshKeys",
+    "SshStream",
     "StatusCode",
     "TLSConfig",
     "TLSError",
+    "TerminalApproval",
     "TransportError",
     "Ulimit",
     "UnsupportedByEngine",

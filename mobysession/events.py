@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mobysession.errors import MobysessionError, StatusCode
 
-__all__ = ["CallEnded", "CallStarted", "SessionEnded", "SessionEvent", "SessionReady"]
+__all__ = ["AccessDecided", "CallEnded", "CallStarted", "SessionEnded", "SessionEvent", "SessionReady"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,24 @@ class CallEnded(SessionEvent):
     received: int = 0
     sent: int = 0
     error: BaseException | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessDecided(SessionEvent):
+    """A call was allowed or refused before it was served; see `mobysession.session.access`.
+
+    ``kind`` and ``subject`` say what it asked for, as ``secret`` and its ID. ``by`` is what decided: ``rule`` for globs
+    of methods, ``offer`` where there is no such thing on this session, ``approval`` for a function or a person.
+    ``reason`` is empty where it was allowed.
+    """
+
+    call_id: int
+    method: str
+    kind: str
+    subject: str
+    allowed: bool
+    by: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

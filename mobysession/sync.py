@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mobysession.rpc.inspection import Inspection
     from mobysession.rpc.keepalive import Keepalive
     from mobysession.rpc.registrar import Attachable
+    from mobysession.session.access import Access
     from mobysession.session.attach import Dialer
     from mobysession.transport.endpoint import Endpoint
 
@@ -103,10 +104,12 @@ class BlockingSession:
 def open_session(
     target: Endpoint | Dialer | None = None,
     *services: Attachable,
+    attach: str = "auto",
     session_id: str | None = None,
     name: str = "",
     shared_key: str = "",
     keepalive: Keepalive | None = SESSION_KEEPALIVE,
+    access: Access | None = None,
 ) -> Iterator[BlockingSession]:
     """Open a session for the length of the ``with`` block; arguments and errors as `mobysession.open_session`.
 
@@ -114,7 +117,15 @@ def open_session(
     Ctrl-C ends the block, and the session with it. Inside a running loop it is as with `build`.
     """
     _refuse_in_trio("mobysession.open_session(...)")
-    session = Session(target, session_id=session_id, name=name, shared_key=shared_key, keepalive=keepalive)
+    session = Session(
+        target,
+        attach=attach,
+        session_id=session_id,
+        name=name,
+        shared_key=shared_key,
+        keepalive=keepalive,
+        access=access,
+    )
     session.allow(*services)
     host = _Host(session)
     thread = threading.Thread(target=host.run, name=f"mobysession {session.id}", daemon=True)

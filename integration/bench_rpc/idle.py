@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import sys
 import tracemalloc
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,6 +23,8 @@ from mobysession.session import open_session
 from mobysession.session.attach import Attachment
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from mobysession.protocol.session_headers import SessionHeaders
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -29,11 +32,12 @@ _SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 _STEP = 100
 
 
-async def _dial(_headers: SessionHeaders) -> Attachment:
+@asynccontextmanager
+async def _dial(_headers: SessionHeaders) -> AsyncIterator[Attachment]:
     ours, theirs = trio.testing.memory_stream_pair()
     await theirs.send_all(_PREFACE + _SETTINGS)
     _peers.append(theirs)
-    return Attachment(ours, "memory")
+    yield Attachment(ours, "memory")
 
 
 _peers: list[trio.abc.Stream] = []

@@ -61,8 +61,11 @@ class Identity(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The key's type, e.g. ``ssh-ed25519``."""
-        return read_string(self.blob, 0)[0].decode("ascii", "replace")
+        """The key's type, e.g. ``ssh-ed25519``; ``unknown`` where the agent listed something else than a key."""
+        try:
+            return read_string(self.blob, 0)[0].decode("ascii", "replace")
+        except RemoteProtocolError:
+            return "unknown"
 
     @property
     def fingerprint(self) -> str:
@@ -72,11 +75,21 @@ class Identity(NamedTuple):
 
         return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode("ascii").rstrip("=")
 
+    def __str__(self) -> str:
+        """Describe the key as ``ssh-add -l`` does; what its owner called it may come from anywhere."""
+        words = f"{self.kind} {self.fingerprint} {self.comment}"
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in words)
+
 
 class AgentFrames:
-    """Cut a stream of bytes into agent messages."""
+    """Cut a stream of bytes into agent messages.
 
-    def __init__(self) -> None:
+    Args:
+        limit: bytes of one message, without its length.
+    """
+
+    def __init__(self, limit: int = MAX_AGENT_MESSAGE) -> None:
+        self._limit = limit
         self._buffer = bytearray()
 
     @property
@@ -88,7 +101,7 @@ class AgentFrames:
         """Take more bytes and return the messages that are complete, each without its length.
 
         Raises:
-            RemoteProtocolError: a message is empty or over ``limits.MAX_AGENT_MESSAGE``; the connection must be closed.
+            RemoteProtocolError: a message is empty or over the limit; the connection must be closed.
         """
         buffer = self._buffer
         buffer += data
@@ -96,8 +109,8 @@ class AgentFrames:
         start = 0
         while len(buffer) - start >= _UINT32.size:
             (size,) = _UINT32.unpack_from(buffer, start)
-            if not 0 < size <= MAX_AGENT_MESSAGE:
-                raise RemoteProtocolError(f"an SSH agent message of {size} bytes; 1 to {MAX_AGENT_MESSAGE} are allowed")
+            if not 0 < size <= self._limit:
+                raise RemoteProtocolError(f"an SSH agent message of {size} bytes; 1 to {self._limit} are allowed")
             end = start + _UINT32.size + size
             if end > len(buffer):
                 break

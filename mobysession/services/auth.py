@@ -38,11 +38,9 @@ from mobysession.redaction import Redactor
 from mobysession.services.credentials import ANONYMOUS, Credentials, CredentialsFrom, credential_source
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from mobysession.rpc.registrar import Registrar
     from mobysession.rpc.server import ServerCall
-    from mobysession.services.registry_tokens import TokenFetcher
+    from mobysession.services.registry_tokens import Realms, TokenFetcher
     from mobysession.services.token_authority import TokenSeeds
 
 __all__ = ["Auth"]
@@ -66,7 +64,7 @@ class Auth:
         redactor: is told of every secret before it is given away; None: a new one, as ``redactor``.
         tokens: fetch tokens here where that is possible, so that the login stays here. False: the login goes to the
             daemon; so it does where ``BUILDKIT_NO_CLIENT_TOKEN`` is set.
-        allowed_realms: addresses of token servers that may get a login although the registry does not name them.
+        allowed_realms: addresses of token servers, by the host whose login they may get although it does not name them.
         config_dir: where the seeds of the keys are kept; None: the directory of the docker configuration.
 
     Raises:
@@ -79,13 +77,13 @@ class Auth:
         *,
         redactor: Redactor | None = None,
         tokens: bool = True,
-        allowed_realms: Collection[str] = (),
+        allowed_realms: Realms | None = None,
         config_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.redactor = redactor if redactor is not None else Redactor()
         self._source = credential_source(source)
         self._tokens = tokens
-        self._allowed_realms = tuple(allowed_realms)
+        self._allowed_realms = dict(allowed_realms or {})
         self._config_dir = config_dir
         self._fetcher: TokenFetcher | None = None
         self._seeds: TokenSeeds | None = None
@@ -106,9 +104,15 @@ class Auth:
     async def _fetch_token(self, request: FetchTokenRequest, _call: ServerCall) -> FetchTokenResponse:
         from mobysession.services.registry_tokens import TokenRequest  # loads httpx
 
+        if not _is_bare(request.Host):
+            raise RpcError(StatusCode.INVALID_ARGUMENT, f"{request.Host[:_LONGEST_HOST]!r} is no registry")
         login = await self._login(request.Host)
         wanted = TokenRequest(request.Host, request.Realm, request.Service, tuple(request.Scopes))
-        token = await self._token_fetcher().fetch(wanted, login)
+        try:
+            token = await self._token_fetcher().fetch(wanted, login)
+        except CredentialError as error:
+            # It quotes the registry, which may quote the login.
+            raise CredentialError(self.redactor.redact(error.message), hint=error.hint) from error.__cause__
         self.redactor.add(token.value)
         return FetchTokenResponse(Token=token.value, ExpiresIn=token.expires_in, IssuedAt=token.issued_at)
 
@@ -130,12 +134,16 @@ class Auth:
         """
         if not self._tokens or os.environ.get(_NO_TOKENS, "").lower() in ("1", "t", "true"):
             raise RpcError(StatusCode.UNAVAILABLE, "client side tokens disabled")
+        expiry, _ = self._offered.get(host, (0.0, ANONYMOUS))
         login = await self._login(host)
+        if time.monotonic() >= expiry:
+            expiry = time.monotonic() + limits.CREDENTIAL_CACHE
         while len(self._offered) >= limits.CREDENTIAL_CACHE_HOSTS:
             del self._offered[next(iter(self._offered))]
-        self._offered[host] = time.monotonic() + limits.CREDENTIAL_CACHE, login
+        # As old as it is, or else a daemon that keeps asking would keep it alive.
+        self._offered[host] = expiry, login
         # Without a login the daemon needs nobody to fetch a token; with one that nobody can check it gets the login.
-        if not login.secret or (not self._allowed_realms and await self._token_fetcher().realm_of(host) is None):
+        if not login.secret or not _is_bare(host) or not await self._token_fetcher().can_fetch(host):
             raise RpcError(StatusCode.UNAVAILABLE, f"no client side tokens for {host}")
         if self._seeds is None:
             from mobysession.services.token_authority import TokenSeeds
@@ -153,7 +161,7 @@ class Auth:
     async def _login(self, host: str) -> Credentials:
         if not host or len(host) > _LONGEST_HOST or not host.isprintable() or " " in host:
             raise CredentialError(f"the engine asked for credentials of {host[:_LONGEST_HOST]!r}, which is no registry")
-        if host != DOCKER_HUB_KEY and not _NO_HOST.isdisjoint(host):
+        if not _is_bare(host):
             _log.warning("the engine asked for the login of %s, which is no bare host: it gets none", host)
             return ANONYMOUS
         # A function of the user's is called once for each time that the daemon needs a login, not once a question.
@@ -162,6 +170,10 @@ class Auth:
             found = await self._source.lookup(host)
             self.redactor.add(found.secret)
         return found
+
+
+def _is_bare(host: str) -> bool:
+    return host == DOCKER_HUB_KEY or _NO_HOST.isdisjoint(host)
 
 
 async def _in_thread(function: str, *arguments: bytes) -> bytes:

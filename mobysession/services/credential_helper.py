@@ -11,20 +11,16 @@ Source: docker/docker-credential-helpers client/client.go, credentials/credentia
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from mobysession import dockerconfig, limits
-from mobysession.concurrency import open_nursery
 from mobysession.errors import CredentialError
 from mobysession.jsontext import parse_json
+from mobysession.services.program import TooMuchOutput, run_program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,10 +42,6 @@ class HelperAnswer:
     username: str
     secret: str = field(repr=False)
     server: str = ""
-
-
-class _TooMuchOutput(Exception):
-    pass
 
 
 async def ask_helper(name: str, key: str, *, config: Path, seconds: float) -> HelperAnswer | None:
@@ -76,14 +68,14 @@ async def ask_helper(name: str, key: str, *, config: Path, seconds: float) -> He
 
     try:
         with trio.fail_after(seconds):
-            status, output = await _run([program, "get"], key.encode())
+            status, output = await run_program([program, "get"], key.encode(), limit=limits.CREDENTIAL_HELPER_OUTPUT)
     except FileNotFoundError:
         raise failure("is not installed", "Install it, or take it out of the configuration.") from None
     except (OSError, ValueError) as error:
         raise failure(f"cannot be started: {error}") from error
     except trio.TooSlowError:
         raise failure(f"did not answer within {seconds:g} s", "It may be waiting for a password.") from None
-    except _TooMuchOutput:
+    except TooMuchOutput:
         raise failure(f"printed more than {limits.CREDENTIAL_HELPER_OUTPUT} bytes") from None
     if status == 0:
         answer = _parse(output)
@@ -99,52 +91,6 @@ async def ask_helper(name: str, key: str, *, config: Path, seconds: float) -> He
         reason = "what it printed may hold credentials and is not shown"
         raise failure(f"failed with {_ending(status)}: {reason}", f"Run {program} get yourself to see it.")
     raise failure(f"failed with {_ending(status)}: {words or 'it gave no reason'}")
-
-
-async def _run(command: list[str], question: bytes) -> tuple[int, bytes]:
-    # A session of its own, so that whatever the helper starts can be killed with it.
-    process = await trio.lowlevel.open_process(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        async with open_nursery() as nursery:
-            nursery.start_soon(_tell, process, question)
-            output = await _listen(process)
-        return await process.wait(), output
-    finally:
-        await _end(process)
-
-
-async def _tell(process: trio.Process, question: bytes) -> None:
-    assert process.stdin is not None  # asked for above
-    with suppress(trio.BrokenResourceError):  # it did not want to know
-        await process.stdin.send_all(question)
-    await process.stdin.aclose()
-
-
-async def _listen(process: trio.Process) -> bytes:
-    assert process.stdout is not None  # asked for above
-    output = bytearray()
-    async for chunk in process.stdout:
-        output += chunk
-        if len(output) > limits.CREDENTIAL_HELPER_OUTPUT:
-            raise _TooMuchOutput
-    return bytes(output)
-
-
-async def _end(process: trio.Process) -> None:
-    with trio.CancelScope(shield=True):
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                await stream.aclose()
 
 
 def _parse(output: bytes) -> HelperAnswer | None:

@@ -8,7 +8,8 @@ for it. Nothing found is an answer like any other, `ANONYMOUS`: the registry is 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
@@ -27,6 +28,8 @@ __all__ = ["ANONYMOUS", "CredentialSource", "Credentials", "CredentialsFrom", "D
 
 #: The user name by which a helper says that the secret is an identity token.
 _NO_USER: Final = "<token>"
+#: Helpers of keychains that may hang when they are asked twice at once.
+_ONE_AT_A_TIME: Final = frozenset(("osxkeychain",))
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,9 @@ class DockerCredentials:
         self._timeout = timeout
         self._cache_for = cache_for
         self._cache: dict[str, tuple[float, Credentials]] = {}
-        # One lookup at a time, as BuildKit does it: a keychain may hang when asked twice (docker/cli#1862), and of
-        # several steps that ask for one registry at once only the first should cost a helper.
-        self._turn = trio.Lock()
+        # Of several steps that ask for one registry at once only the first should cost a helper. Different registries
+        # do not wait for each other, but where a keychain may hang when it is asked twice (docker/cli#1862).
+        self._turns: dict[str, trio.Lock] = {}
 
     def __repr__(self) -> str:
         return f"DockerCredentials({str(self._config_dir)!r})" if self._config_dir else "DockerCredentials()"
@@ -123,7 +126,7 @@ class DockerCredentials:
         Cancel: a running helper is killed, and gone when this returns.
         """
         key = dockerconfig.config_key(host)
-        async with self._turn:
+        async with self._turn(key):
             expiry, found = self._cache.get(key, (0.0, ANONYMOUS))
             # Not the loop's clock: a source may outlive a loop.
             if time.monotonic() < expiry:
@@ -131,6 +134,17 @@ class DockerCredentials:
             found = await self._find(key)
             self._remember(key, found)
         return found
+
+    @asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[None]:
+        """Hold the lock of a name, which is forgotten with the last who wants it."""
+        lock = self._turns.setdefault(name, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._turns.pop(name, None)
 
     def _remember(self, key: str, found: Credentials) -> None:
         self._cache.pop(key, None)
@@ -143,7 +157,8 @@ class DockerCredentials:
         if helper is not None:
             from mobysession.services.credential_helper import ask_helper  # few have one, and it takes a while to load
 
-            return _from_helper(await ask_helper(helper, key, config=config.path, seconds=self._timeout))
+            async with self._turn(helper if helper in _ONE_AT_A_TIME else f"{helper} {key}"):
+                return _from_helper(await ask_helper(helper, key, config=config.path, seconds=self._timeout))
         entry = config.auth_entry(key)
         if entry is None:
             return ANONYMOUS

@@ -14,20 +14,24 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import httpx
+import trio
 
-from mobysession import limits
+from mobysession import dockerconfig, limits
 from mobysession._version import __version__
-from mobysession.errors import CredentialError, RpcError, StatusCode
+from mobysession.errors import CredentialError, RpcError, StatusCode, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from mobysession.services.credentials import Credentials
 
-__all__ = ["Token", "TokenFetcher", "TokenRequest"]
+__all__ = ["Realms", "Token", "TokenFetcher", "TokenRequest"]
+
+#: Addresses of token servers by the registry whose login they may get; one login never goes to another one's realm.
+Realms: TypeAlias = "Mapping[str, str | Collection[str]]"
 
 _CLIENT_ID: Final = "buildkit-client"
 _LIFETIME: Final = 60
@@ -35,6 +39,8 @@ _LIFETIME: Final = 60
 _ASK_AGAIN: Final = frozenset((401, 404, 405))
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
+#: The host that answers for Docker Hub, whatever its login is kept under.
+_DOCKER_HUB: Final = "registry-1.docker.io"
 _PARAMETER: Final = r'([a-zA-Z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'
 
 
@@ -73,21 +79,33 @@ class TokenFetcher:
     """Fetch tokens with the user's logins.
 
     Args:
-        allowed_realms: realms that get a login although the registry cannot be asked from here, or names another.
+        allowed_realms: realms that get a host's login although it cannot be asked from here, or names another.
         timeout: seconds that one request may take.
+
+    Raises:
+        UsageError: one of the realms is no address.
     """
 
-    def __init__(self, *, allowed_realms: Collection[str] = (), timeout: float = limits.TOKEN_TIMEOUT) -> None:
-        self._allowed = frozenset(httpx.URL(realm) for realm in allowed_realms)
+    def __init__(self, *, allowed_realms: Realms | None = None, timeout: float = limits.TOKEN_TIMEOUT) -> None:
+        self._allowed = {
+            dockerconfig.config_key(host): frozenset(map(_address, [realms] if isinstance(realms, str) else realms))
+            for host, realms in (allowed_realms or {}).items()
+        }
         self._timeout = timeout
         #: The realm of each host, as the host says; None where it says none.
         self._named: dict[str, httpx.URL | None] = {}
+
+    async def can_fetch(self, host: str) -> bool:
+        """Tell whether there is a realm that may get the login for a registry."""
+        return dockerconfig.config_key(host) in self._allowed or await self.realm_of(host) is not None
 
     async def realm_of(self, host: str) -> httpx.URL | None:
         """Return the realm that a registry's own challenge names; None where it names none or cannot be asked.
 
         Asked once a host. A registry on this machine's loopback may speak plain HTTP; others must speak TLS.
         """
+        if dockerconfig.config_key(host) == dockerconfig.DOCKER_HUB_KEY:
+            host = _DOCKER_HUB
         if host not in self._named:
             self._named[host] = await self._ask_realm(host)
             while len(self._named) > limits.CREDENTIAL_CACHE_HOSTS:
@@ -104,15 +122,15 @@ class TokenFetcher:
         Cancel: the request is dropped; a token may have been issued.
         """
         realm = await self._checked_realm(request)
-        async with self._client() as client:
+        async with self._client(realm) as client:
             try:
                 if not login.secret:
                     return await self._get(client, realm, request, None, "anonymous")
-                answer = await _ask(client, "POST", realm, data=_form(request, login))
+                answer = await self._ask(client, "POST", realm, data=_form(request, login))
                 if answer.status in _ASK_AGAIN and (login.username or answer.status != 405):
                     return await self._get(client, realm, request, login, "oauth")
                 return _parse(answer, ("access_token",), "oauth")
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise CredentialError(
                     f"{realm.host} did not give a token for {request.host}: {_reason(error)}",
                     hint="Is it reachable from this machine? The engine asks it through this client.",
@@ -128,7 +146,7 @@ class TokenFetcher:
             url = url.copy_add_param("scope", scope)
         auth = None if login is None else httpx.BasicAuth(login.username, login.secret)
         for _ in range(limits.TOKEN_REDIRECTS):
-            answer = await _ask(client, "GET", url, auth=auth)
+            answer = await self._ask(client, "GET", url, auth=auth)
             if answer.status not in _REDIRECTS or "location" not in answer.headers:
                 return _parse(answer, ("access_token", "token"), kind)
             target = url.join(answer.headers["location"])
@@ -147,7 +165,7 @@ class TokenFetcher:
             realm = httpx.URL("")
         if realm.scheme not in ("http", "https") or not realm.host or realm.userinfo:
             raise RpcError(StatusCode.INVALID_ARGUMENT, f"{request.realm[:200]!r} is no address that gives tokens")
-        if realm in self._allowed:
+        if realm in self._allowed.get(dockerconfig.config_key(request.host), ()):
             return realm
         named = await self.realm_of(request.host)
         if named is None:
@@ -166,27 +184,41 @@ class TokenFetcher:
 
     async def _ask_realm(self, host: str) -> httpx.URL | None:
         try:
-            name = httpx.URL(f"https://{host}").host
+            url = httpx.URL(f"https://{host}/v2/")
         except (httpx.InvalidURL, ValueError):
             return None
-        async with self._client() as client:
-            for scheme in ("https", "http") if name in _LOOPBACK else ("https",):
+        async with self._client(url) as client:
+            for scheme in ("https", "http") if _is_loopback(url) else ("https",):
                 try:
-                    answer = await _ask(client, "GET", httpx.URL(f"{scheme}://{host}/v2/"))
+                    answer = await self._ask(client, "GET", url.copy_with(scheme=scheme))
                 except (httpx.HTTPError, CredentialError):
                     continue
-                return _realm(answer, plain=name in _LOOPBACK)
+                return _realm(answer, plain=_is_loopback(url))
         return None
 
-    def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(timeout=self._timeout, headers={"user-agent": f"mobysession/{__version__}"})
+    def _client(self, url: httpx.URL) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, limits.TOKEN_CONNECT_TIMEOUT)),
+            # Unpacked, a small answer could be a very large one.
+            headers={"user-agent": f"mobysession/{__version__}", "accept-encoding": "identity"},
+            # A proxy would get in the clear what is meant for this machine; Go's clients ask none for the loopback.
+            trust_env=not _is_loopback(url),
+        )
+
+    async def _ask(self, client: httpx.AsyncClient, method: str, url: httpx.URL, **given: Any) -> _Answer:
+        try:
+            # httpx's own timeout begins anew with each byte.
+            with trio.fail_after(self._timeout):
+                return await _ask(client, method, url, **given)
+        except trio.TooSlowError as error:
+            raise httpx.ReadTimeout("") from error
 
 
 async def _ask(client: httpx.AsyncClient, method: str, url: httpx.URL, **given: Any) -> _Answer:
     body = bytearray()
     async with client.stream(method, url, **given) as response:
         try:
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > limits.TOKEN_ANSWER:
                     # Closed and read on, not left: httpx's generators end only where their stream does.
@@ -210,8 +242,9 @@ def _realm(answer: _Answer, *, plain: bool) -> httpx.URL | None:
                     realm = httpx.URL(re.sub(r"\\(.)", r"\1", quoted) or bare)
                 except httpx.InvalidURL:
                     return None
-                # A realm without TLS would carry the login in the clear.
-                return realm if realm.scheme == "https" or (plain and realm.scheme == "http") else None
+                # A realm without TLS would carry the login in the clear, but within this machine.
+                within = plain and realm.scheme == "http" and _is_loopback(realm)
+                return realm if realm.scheme == "https" or within else None
     return None
 
 
@@ -236,7 +269,9 @@ def _parse(answer: _Answer, fields: tuple[str, ...], kind: str) -> Token:
     if not value:
         raise CredentialError(f"failed to fetch {kind} token: {where} answered without a token")
     lifetime = found.get("expires_in")
-    return Token(value, lifetime if isinstance(lifetime, int) and lifetime > 0 else _LIFETIME, _issued(found))
+    if not isinstance(lifetime, int) or lifetime <= 0:
+        lifetime = _LIFETIME
+    return Token(value, min(lifetime, limits.TOKEN_LIFETIME), _issued(found))
 
 
 def _issued(found: dict[str, Any]) -> int:
@@ -262,6 +297,20 @@ def _json(answer: _Answer) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _address(realm: str) -> httpx.URL:
+    try:
+        url = httpx.URL(realm)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise UsageError(f"{realm!r} is no address that gives tokens") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UsageError(f"{realm!r} is no address that gives tokens", hint="Write https://HOST/PATH.")
+    return url
+
+
+def _is_loopback(url: httpx.URL) -> bool:
+    return url.host in _LOOPBACK
+
+
 def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:
     return (one.scheme, one.host, _port(one)) == (other.scheme, other.host, _port(other))
 
@@ -270,5 +319,5 @@ def _port(url: httpx.URL) -> int:
     return url.port or (443 if url.scheme == "https" else 80)
 
 
-def _reason(error: httpx.HTTPError) -> str:
+def _reason(error: Exception) -> str:
     return "it took too long" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__

@@ -11,10 +11,11 @@ Source: moby/buildkit session/secrets.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -25,40 +26,53 @@ from mobysession._pb.secrets_pb2 import GetSecretRequest, GetSecretResponse
 from mobysession.errors import RpcError, SecretError, StatusCode, UsageError
 from mobysession.redaction import Redactor
 from mobysession.services.provider import Provider
+from mobysession.services.secret_sources import (
+    SecretCache,
+    SecretCommand,
+    SecretEnv,
+    SecretFile,
+    SecretKeyring,
+    SecretRequest,
+    read_command,
+    read_keyring,
+)
 
 if TYPE_CHECKING:
     from mobysession.rpc.registrar import Registrar
     from mobysession.rpc.server import ServerCall
 
-__all__ = ["SecretEnv", "SecretFile", "SecretSource", "SecretValue", "Secrets", "parse_secret_spec"]
-
-
-@dataclass(frozen=True)
-class SecretFile:
-    """A secret that is the content of a file, read at each request."""
-
-    path: str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class SecretEnv:
-    """A secret that is the value of an environment variable at each request; empty while the variable is not set."""
-
-    name: str
+__all__ = [
+    "SecretCache",
+    "SecretCommand",
+    "SecretEnv",
+    "SecretFile",
+    "SecretKeyring",
+    "SecretRequest",
+    "SecretSource",
+    "SecretValue",
+    "Secrets",
+    "parse_secret_spec",
+]
 
 
 SecretValue: TypeAlias = bytes | str
 #: Where a secret comes from. Text counts as its UTF-8; a path object is a `SecretFile`. A function is called at each
 #: request, in a worker thread unless it is a coroutine function, without arguments or, where it demands one, with the
-#: ID; None as its result means that there is no such secret.
+#: ID, a `SecretRequest`; None as its result means that there is no such secret.
 SecretSource: TypeAlias = (
     SecretValue
     | SecretFile
     | SecretEnv
+    | SecretCommand
+    | SecretKeyring
+    | SecretCache
     | os.PathLike[str]
     | Callable[[], SecretValue | Awaitable[SecretValue | None] | None]
+    | Callable[[SecretRequest], SecretValue | Awaitable[SecretValue | None] | None]
     | Callable[[str], SecretValue | Awaitable[SecretValue | None] | None]
 )
+#: A source as it is kept here.
+_Source: TypeAlias = "bytes | SecretFile | SecretEnv | SecretCommand | SecretKeyring | Provider | _Kept"
 
 _METHOD: Final = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 
@@ -69,13 +83,24 @@ class Secrets:
     Args:
         sources: what each ID stands for. The mapping is copied.
         redactor: is told of every value before it is given away; None: a new one, as ``redactor``.
+        build: what the build is called, for functions that ask.
+        on_value: is called with the ID and the value before it is given away; must not wait.
 
     Raises:
         UsageError: an ID is empty, or a source is of a kind that cannot give a secret; the caller must change it.
     """
 
-    def __init__(self, sources: Mapping[str, SecretSource], *, redactor: Redactor | None = None) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, SecretSource],
+        *,
+        redactor: Redactor | None = None,
+        build: str = "",
+        on_value: Callable[[str, bytes], None] | None = None,
+    ) -> None:
         self.redactor = redactor if redactor is not None else Redactor()
+        self._build = build
+        self._on_value = on_value
         self._sources = {secret_id: _normalized(secret_id, source) for secret_id, source in sources.items()}
         for source in self._sources.values():
             if isinstance(source, bytes):
@@ -89,13 +114,18 @@ class Secrets:
         """The IDs that are answered, in the order given."""
         return tuple(self._sources)
 
+    def offers(self, subject: str) -> bool:
+        """Tell whether an ID is answered."""
+        return subject in self._sources
+
     def check(self) -> None:
         """Look whether every file is there and no secret is too large, before a build starts; blocking.
 
         Raises:
-            SecretError: one is not; the user must mend it. Functions and variables are not asked.
+            SecretError: one is not; the user must mend it. Functions, variables, commands and key rings are not asked.
         """
-        for secret_id, source in self._sources.items():
+        for secret_id, kept in self._sources.items():
+            source = kept.source if isinstance(kept, _Kept) else kept
             if isinstance(source, SecretFile):
                 size = _file_size(secret_id, source)
             elif isinstance(source, bytes):
@@ -105,30 +135,43 @@ class Secrets:
             if size > limits.MAX_SECRET:
                 raise _too_large(secret_id, size)
 
+    def watch_known(self) -> None:
+        """Call ``on_value`` with every value that is known without asking anybody."""
+        if self._on_value is not None:
+            for secret_id, source in self._sources.items():
+                if isinstance(source, bytes):
+                    self._on_value(secret_id, source)
+
     def register(self, registrar: Registrar) -> None:
         """Add GetSecret."""
         registrar.unary_unary(_METHOD, self._get_secret, GetSecretRequest)
 
     async def _get_secret(self, request: GetSecretRequest, call: ServerCall) -> GetSecretResponse:
-        return GetSecretResponse(data=await self.get(request.ID))
+        return GetSecretResponse(data=await self.get(request.ID, session_id=call.session_id))
 
-    async def get(self, secret_id: str) -> bytes:
+    async def get(self, secret_id: str, *, session_id: str = "") -> bytes:
         """Return the value of a secret, as the daemon would get it.
+
+        Args:
+            session_id: of the session that is asked, for functions that want to know.
 
         Raises:
             RpcError: NOT_FOUND when there is no such secret, UNKNOWN when it is larger than ``limits.MAX_SECRET``, with
                 the SecretError that names it as the cause.
-            SecretError: its file cannot be read, or its function failed, then with that failure as the cause.
+            SecretError: its file cannot be read, or its function or command failed, the former as the cause.
 
         Cancel: safe; a function that runs in a thread is left to end there.
         """
         source = self._sources.get(secret_id)
-        value = None if source is None else await _read(secret_id, source)
+        asked = SecretRequest(secret_id, session_id=session_id, build=self._build)
+        value = None if source is None else await _read(asked, source)
         if value is None:
             raise RpcError(StatusCode.NOT_FOUND, "not found")
         if len(value) > limits.MAX_SECRET:
             raise _refusal(secret_id, len(value))
         self.redactor.add(value)
+        if self._on_value is not None:
+            self._on_value(secret_id, value)
         return value
 
 
@@ -181,11 +224,13 @@ def _spec_fields(spec: str) -> dict[str, str]:
     return fields
 
 
-def _normalized(secret_id: object, source: object) -> bytes | SecretFile | SecretEnv | Provider:
+def _normalized(secret_id: object, source: object) -> _Source:
     if not isinstance(secret_id, str) or not secret_id:
         raise UsageError("a secret ID is a text that is not empty")
-    if isinstance(source, bytes | SecretFile | SecretEnv):
+    if isinstance(source, bytes | SecretFile | SecretEnv | SecretCommand | SecretKeyring):
         return source
+    if isinstance(source, SecretCache):
+        return _Kept(_normalized(secret_id, source.source), source.seconds)
     if isinstance(source, str):
         return _encoded(source)
     if isinstance(source, os.PathLike):
@@ -197,24 +242,54 @@ def _normalized(secret_id: object, source: object) -> bytes | SecretFile | Secre
             raise UsageError(f"the function for secret {secret_id!r} takes more than the ID") from None
     raise UsageError(
         f"secret {secret_id!r} cannot come from {_kind(source)}",
-        hint="Give bytes, text, a SecretFile, a SecretEnv or a function that returns bytes or text.",
+        hint="Give bytes, text, a SecretFile, SecretEnv, SecretCommand or SecretKeyring, or a function that returns "
+        "bytes or text.",
     )
 
 
-async def _read(secret_id: str, source: bytes | SecretFile | SecretEnv | Provider) -> bytes | None:
+class _Kept:
+    """A source that is read once and then not again for a while."""
+
+    def __init__(self, source: _Source, seconds: float) -> None:
+        self.source = source
+        self._seconds = seconds
+        self._expiry = -math.inf
+        self._value: bytes | None = None
+        # Of several steps that ask at once only the first should cost a call.
+        self._turn = trio.Lock()
+
+    async def read(self, asked: SecretRequest) -> bytes | None:
+        async with self._turn:
+            # Not the loop's clock: a source may outlive a loop.
+            if self._value is None or time.monotonic() >= self._expiry:
+                self._value = await _read(asked, self.source)
+                self._expiry = time.monotonic() + self._seconds
+            return self._value
+
+
+async def _read(asked: SecretRequest, source: _Source) -> bytes | None:
+    secret_id = asked.id
+    if isinstance(source, _Kept):
+        return await source.read(asked)
+    if isinstance(source, SecretCommand):
+        return await read_command(secret_id, source)
+    if isinstance(source, SecretKeyring):
+        # A key ring may ask the user to unlock it: the thread is left alone then, the build is not.
+        return await trio.to_thread.run_sync(read_keyring, secret_id, source, abandon_on_cancel=True)
     if isinstance(source, SecretFile):
         # A named pipe may never have a writer: the thread is left alone then, the build is not.
         return await trio.to_thread.run_sync(_read_file, secret_id, source, abandon_on_cancel=True)
     if isinstance(source, SecretEnv):
         return os.fsencode(os.environ.get(source.name, ""))
     if isinstance(source, Provider):
-        return await _ask(secret_id, source)
+        return await _ask(asked, source)
     return source
 
 
-async def _ask(secret_id: str, provider: Provider) -> bytes | None:
+async def _ask(asked: SecretRequest, provider: Provider) -> bytes | None:
+    secret_id = asked.id
     try:
-        found = await provider.call(secret_id)
+        found = await provider.call(asked)
     except Exception as error:  # of any kind: the function is not ours
         # The text of the failure may hold the secret, so only its type is told to the daemon.
         raise SecretError(f"the function for secret {secret_id!r} failed with {type(error).__name__}") from error

@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from mobysession import limits
 from mobysession._pb.ssh_pb2 import CheckAgentRequest, CheckAgentResponse
@@ -22,19 +23,20 @@ from mobysession.services.bytes_message import decode_bytes_message, encode_byte
 from mobysession.services.ssh_agents import Connection, SshAgent, SshKeys, SshSource
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mobysession.rpc.registrar import Registrar
     from mobysession.rpc.server import ServerCall
     from mobysession.services.agent_frames import Identity
 
-__all__ = ["Ssh", "parse_ssh_spec"]
+__all__ = ["Ssh", "SshAgents", "parse_ssh_spec", "ssh_agents"]
 
 _CHECK: Final = "/moby.sshforward.v1.SSH/CheckAgent"
 _FORWARD: Final = "/moby.sshforward.v1.SSH/ForwardAgent"
 _ID: Final = "buildkit.ssh.id"
 _DEFAULT: Final = "default"
 _log = logging.getLogger("mobysession.services")
+
+#: SSH agents as a build takes them: specs for `parse_ssh_spec`, or what each ID stands for.
+SshAgents: TypeAlias = Sequence[str] | Mapping[str, SshSource]
 
 
 class Ssh:
@@ -49,6 +51,7 @@ class Ssh:
 
     def __init__(self, agents: Mapping[str, SshSource]) -> None:
         self._agents = dict(agents)
+        self._connections = 0
         for agent_id, agent in self._agents.items():
             if not agent_id:
                 raise UsageError("the ID of an SSH agent is a text that is not empty")
@@ -66,6 +69,10 @@ class Ssh:
         """The IDs that are answered, in the order given."""
         return tuple(self._agents)
 
+    def offers(self, subject: str) -> bool:
+        """Tell whether an ID is answered."""
+        return (subject or _DEFAULT) in self._agents
+
     def check(self) -> dict[str, list[Identity]]:
         """See that every agent can be used, before a build starts, and return the keys of each; blocking.
 
@@ -79,7 +86,9 @@ class Ssh:
             except SshError as error:
                 raise SshError(f"SSH agent {agent_id!r}: {error.message}", hint=error.hint) from error
             for key in found[agent_id]:
-                _log.info("SSH agent %s has %s %s %s", agent_id, key.kind, key.fingerprint, key.comment)
+                _log.info("SSH agent %s has %s", agent_id, key)
+            if not found[agent_id]:
+                _log.info("SSH agent %s lists no keys", agent_id)
         return found
 
     def register(self, registrar: Registrar) -> None:
@@ -92,7 +101,17 @@ class Ssh:
         return CheckAgentResponse()
 
     async def _forward_agent(self, call: ServerCall) -> None:
-        await self._find(next(reversed(call.values(_ID)), "")).serve(_CallConnection(call))
+        agent = self._find(next(iter(call.values(_ID)), ""))
+        if self._connections >= limits.MAX_AGENT_CONNECTIONS:
+            raise RpcError(
+                StatusCode.RESOURCE_EXHAUSTED,
+                f"more than {limits.MAX_AGENT_CONNECTIONS} connections to SSH agents at once",
+            )
+        self._connections += 1
+        try:
+            await agent.serve(_CallConnection(call))
+        finally:
+            self._connections -= 1
 
     def _find(self, agent_id: str) -> SshSource:
         agent = self._agents.get(agent_id or _DEFAULT)
@@ -117,6 +136,24 @@ class _CallConnection(Connection):
         await self._call.send_batch(
             [encode_bytes_message(data[start : start + chunk]) for start in range(0, len(data), chunk)]
         )
+
+
+def ssh_agents(given: SshAgents) -> dict[str, SshSource]:
+    """Return what each ID stands for; looks at the disk.
+
+    Raises:
+        UsageError: a spec makes no sense, or two have one ID.
+        SshError: a path in one does not exist.
+    """
+    if isinstance(given, Mapping):
+        return dict(given)
+    agents: dict[str, SshSource] = {}
+    for spec in given:
+        agent_id, source = parse_ssh_spec(spec)
+        if agent_id in agents:
+            raise UsageError(f"ssh: the ID {agent_id} is given twice", hint="Several keys of one ID: ID=KEY,KEY...")
+        agents[agent_id] = source
+    return agents
 
 
 def parse_ssh_spec(spec: str) -> tuple[str, SshSource]:

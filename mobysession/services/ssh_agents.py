@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import threading
+import time
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -126,7 +128,6 @@ class SshAgent(SshSource):
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(limits.AGENT_CONNECT_TIMEOUT)
                 connection.connect(path)
-                connection.settimeout(limits.AGENT_LIST_TIMEOUT)
                 connection.sendall(encode_frame(REQUEST_IDENTITIES))
                 return parse_identities(_first_frame(connection, path))
         except OSError as error:
@@ -150,7 +151,8 @@ class SshKeys(SshSource):
 
     Args:
         paths: the files.
-        passphrase: for those that are encrypted, or a function that is called with the path of each and returns it.
+        passphrase: for those that are encrypted, or a function that is called with the path of each and returns it. An
+            attribute too, which counts until the keys are read.
 
     Raises:
         UsageError: no path was given.
@@ -160,8 +162,10 @@ class SshKeys(SshSource):
         if not paths:
             raise UsageError("SshKeys needs the path of a private key")
         self._paths = tuple(os.fspath(path) for path in paths)
-        self._passphrase = passphrase
+        self.passphrase = passphrase
         self._ring: KeyRing | None = None
+        # Of two connections at once only one may ask for a passphrase.
+        self._reading = threading.Lock()
 
     def __repr__(self) -> str:
         return f"SshKeys({', '.join(self._paths)})"
@@ -172,19 +176,21 @@ class SshKeys(SshSource):
 
     async def serve(self, connection: Connection) -> None:
         """Answer one connection's requests from the keys, one after the other."""
-        ring: KeyRing = await trio.to_thread.run_sync(self._keys)
-        frames = AgentFrames()
+        # Left behind where the call is cancelled: it may be waiting for somebody to type a passphrase.
+        ring: KeyRing = await trio.to_thread.run_sync(self._keys, abandon_on_cancel=True)
+        frames = AgentFrames(limits.MAX_AGENT_REQUEST)
         while (data := await connection.receive()) is not None:
             for request in frames.receive_data(data):
                 # An RSA signature takes milliseconds, which no other call should wait for.
                 await connection.send(await trio.to_thread.run_sync(ring.answer, request))
 
     def _keys(self) -> KeyRing:
-        if self._ring is None:
-            from mobysession.services.ssh_keys import load_key_ring  # loads cryptography
+        with self._reading:
+            if self._ring is None:
+                from mobysession.services.ssh_keys import load_key_ring  # loads cryptography
 
-            self._ring = load_key_ring(self._paths, self._passphrase)
-        return self._ring
+                self._ring = load_key_ring(self._paths, self.passphrase)
+            return self._ring
 
 
 class SshStream(SshSource):
@@ -224,7 +230,7 @@ async def _dial(path: str) -> AsyncIterator[trio.abc.HalfCloseableStream]:
 
 async def _filter(connection: Connection, agent: trio.abc.Stream) -> None:
     """Ask the agent what may be asked, one request after the other, and answer the rest here."""
-    requests, answers = AgentFrames(), AgentFrames()
+    requests, answers = AgentFrames(limits.MAX_AGENT_REQUEST), AgentFrames()
     while (data := await connection.receive()) is not None:
         for request in requests.receive_data(data):
             if request[0] not in _PASSED_ON:
@@ -277,7 +283,13 @@ async def _relay(connection: Connection, agent: trio.abc.Stream) -> None:
 
 def _first_frame(connection: socket.socket, path: str) -> bytes:
     frames = AgentFrames()
-    while data := connection.recv(limits.AGENT_CHUNK):
+    deadline = time.monotonic() + limits.AGENT_LIST_TIMEOUT
+    while True:
+        # For the whole answer, however it drips.
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        data = connection.recv(limits.AGENT_CHUNK)
+        if not data:
+            break
         messages = frames.receive_data(data)
         if messages:
             return messages[0]

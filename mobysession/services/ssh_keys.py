@@ -171,13 +171,20 @@ def _is_encrypted(content: bytes) -> bool:
 
 
 def _passphrase(path: Path, passphrase: Passphrase | None) -> bytes:
-    word = passphrase(str(path)) if callable(passphrase) else passphrase
+    try:
+        word = passphrase(str(path)) if callable(passphrase) else passphrase
+    except Exception as error:  # of any kind: the function is not ours, and its words may hold a passphrase
+        raise SshError(
+            f"the function for the passphrase of the SSH key {path} failed with {type(error).__name__}"
+        ) from error
     if word is None:
         raise SshError(
             f"the SSH key {path} is encrypted, and there is no passphrase for it",
             hint="Give passphrase=, or add the key to the SSH agent with ssh-add and forward the agent.",
         )
-    return word.encode() if isinstance(word, str) else bytes(word)
+    if not isinstance(word, str | bytes):
+        raise SshError(f"the passphrase of the SSH key {path} is an object of type {type(word).__name__}, not a text")
+    return word.encode() if isinstance(word, str) else word
 
 
 def _kind(key: Any) -> str | None:

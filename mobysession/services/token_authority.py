@@ -16,10 +16,11 @@ import hmac
 import json
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mobysession import dockerconfig
+from mobysession import dockerconfig, limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,8 @@ __all__ = ["TokenSeeds", "public_key", "sign"]
 
 _FILE: Final = ".token_seed"
 _SEED_SIZE: Final = 16
+#: Seconds between two looks at a lock that somebody else holds.
+_LOCK_PAUSE: Final = 0.01
 #: Bytes of the seed file that are read: far more than any user has hosts.
 _MAX_FILE: Final = 1024 * 1024
 
@@ -114,12 +117,23 @@ def _entries(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock that other docker clients hold while they touch the seeds."""
-    with path.open("ab") as file:
+    """Hold the lock that other docker clients hold while they touch the seeds; OSError where it is not to be had.
+
+    Whoever can read the lock can hold it for ever, so it is not waited for without an end.
+    """
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "ab") as file:
         try:
             import fcntl
         except ImportError:  # Windows, where the docker CLI's lock is of another kind; the file is replaced whole
             yield
             return
-        fcntl.flock(file, fcntl.LOCK_EX)
+        deadline = time.monotonic() + limits.SEED_LOCK_TIMEOUT
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(_LOCK_PAUSE)
         yield

@@ -25,7 +25,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from mobysession import limits
-from mobysession.errors import MobysessionError, SessionIdInUse, TransportError, UsageError
+from mobysession.errors import (
+    ConnectError,
+    HandshakeError,
+    MobysessionError,
+    RemoteProtocolError,
+    SessionIdInUse,
+    TransportError,
+    UsageError,
+)
 from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.hijack import hijack
 from mobysession.transport.native import dial_grpc, dial_native, introduce, is_hidden
@@ -45,6 +53,11 @@ _log = logging.getLogger("mobysession.session")
 ATTACH_WAYS: Final = ("auto", "hijack", "tunnel", "native", "buildkitd")
 #: Those on which gRPC is spoken at once.
 _AT_ONCE: Final = frozenset({"native", "buildkitd"})
+
+_AT_ONCE_HINTS: Final = {
+    "native": "Engines do from 29.2 (API 1.53) on; for older ones attach by hijack (--attach hijack).",
+    "buildkitd": "Check that a buildkitd listens there; to an engine, attach by auto (--attach auto).",
+}
 
 #: The way that worked last, by endpoint, the latest last.
 _worked: dict[Endpoint, str] = {}
@@ -122,12 +135,12 @@ class EndpointDialer:
             if self._asked == "auto":
                 yield await self._attach_by_the_newest(stack, headers)
             else:
-                yield await stack.enter_async_context(self._attach(self._asked, headers))
+                yield await self._enter(stack, self._asked, headers)
 
     async def dial_grpc(self) -> trio.abc.Stream:
         """Return a stream for the Control API, by the same way as the session that is being attached meanwhile.
 
-        Connecting and choosing the way go side by side. The caller owns the stream.
+        It waits until that is known. The caller owns the stream.
 
         Raises:
             TransportError: see `mobysession.transport.native.dial_grpc`.
@@ -140,19 +153,15 @@ class EndpointDialer:
     # -- choosing ------------------------------------------------------------------------------------------------------
 
     async def _attach_by_the_newest(self, stack: AsyncExitStack, headers: SessionHeaders) -> Attachment:
-        known = _worked.pop(self.endpoint, None)
+        known = _worked.get(self.endpoint)
         if known is not None:
-            self._choose(known)
             try:
-                attachment = await stack.enter_async_context(self._attach(known, headers))
+                return await self._enter(stack, known, headers)
+            except (SessionIdInUse, ConnectError):
+                raise
             except TransportError as error:
-                if isinstance(error, SessionIdInUse):
-                    _remember(self.endpoint, known)
-                    raise
                 _log.info("%s attached by %s before and does not now: %s", self.endpoint, known, error.message)
-            else:
-                _remember(self.endpoint, known)
-                return attachment
+                del _worked[self.endpoint]
         introduced = await introduce(self.endpoint)
         try:
             attachment = await self._try_in_turn(introduced, stack, headers)
@@ -161,22 +170,18 @@ class EndpointDialer:
         _remember(self.endpoint, attachment.way)
         return attachment
 
-    async def _try_in_turn(
-        self, introduced: Introduced, stack: AsyncExitStack, headers: SessionHeaders
-    ) -> Attachment:
+    async def _try_in_turn(self, introduced: Introduced, stack: AsyncExitStack, headers: SessionHeaders) -> Attachment:
         if introduced.failure is not None:
-            self._choose("buildkitd")
             try:
-                return await stack.enter_async_context(self._attach("buildkitd", headers))
+                return await self._enter(stack, "buildkitd", headers)
             except TransportError as error:
                 introduced.failure.add_note(f"as a buildkitd: {error.message}")
                 raise introduced.failure from introduced.failure.__cause__
         ways = ("native", "hijack", "tunnel") if introduced.has_native else ("hijack", "tunnel")
         first: MobysessionError | None = None
         for way in ways:
-            self._choose(way)
             try:
-                return await stack.enter_async_context(self._attach(way, headers, introduced))
+                return await self._enter(stack, way, headers, introduced)
             except MobysessionError as error:
                 first = first or error
                 if not _may_go_on(way, error):
@@ -184,6 +189,24 @@ class EndpointDialer:
                 _log.info("attaching by %s: %s", way, error.message)
         assert first is not None
         raise first from first.__cause__
+
+    async def _enter(
+        self, stack: AsyncExitStack, way: str, headers: SessionHeaders, introduced: Introduced | None = None
+    ) -> Attachment:
+        # /grpc is behind both of the others; whether gRPC can be spoken at once is only known when it was.
+        if way not in _AT_ONCE:
+            self._choose(way)
+        try:
+            attachment = await stack.enter_async_context(self._attach(way, headers, introduced))
+        except HandshakeError as error:
+            if way in _AT_ONCE and isinstance(error.__cause__, RemoteProtocolError):
+                # An engine before 29.2, or something that is none, has answered in its own language.
+                raise HandshakeError(
+                    f"{self.endpoint} does not speak gRPC at once", hint=_AT_ONCE_HINTS[way]
+                ) from error.__cause__
+            raise
+        self._choose(way)
+        return attachment
 
     def _choose(self, way: str) -> None:
         self.way = way
@@ -197,8 +220,7 @@ class EndpointDialer:
     ) -> AsyncIterator[Attachment]:
         endpoint = self.endpoint
         if way == "hijack":
-            spare, endpoint_of_spare = _take(introduced), endpoint
-            stream = await hijack(spare or endpoint, "/session", headers.fields(), endpoint=endpoint_of_spare)
+            stream = await hijack(_take(introduced) or endpoint, "/session", headers.fields(), endpoint=endpoint)
             try:
                 yield Attachment(stream, way, stream.status_line, tuple(stream.headers))
             finally:

@@ -24,10 +24,11 @@ from mobysession import limits
 from mobysession.concurrency import open_nursery
 from mobysession.errors import (
     MobysessionError,
+    RpcError,
     SessionError,
-    SessionLost,
     SessionNotReady,
     StatusCode,
+    UsageError,
 )
 from mobysession.identity import new_id
 from mobysession.protocol.session_headers import SessionHeaders
@@ -35,18 +36,23 @@ from mobysession.rpc.keepalive import SESSION_KEEPALIVE
 from mobysession.rpc.registrar import Registrar
 from mobysession.rpc.server import open_server
 from mobysession.services.health import Health
-from mobysession.session.attach import Attachment, hijack_dialer
+from mobysession.session.attach import EndpointDialer
 from mobysession.transport.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+    from google.protobuf.message import Message
+
+    from mobysession.errors import SessionLost
     from mobysession.events import CallEnded, SessionEvent
+    from mobysession.rpc.connection import Connection
     from mobysession.rpc.inspection import Inspection
     from mobysession.rpc.keepalive import Keepalive
     from mobysession.rpc.registrar import Attachable, CodecChoice
     from mobysession.rpc.server import Server, ServerCall
-    from mobysession.session.attach import Dialer
+    from mobysession.session.access import Access
+    from mobysession.session.attach import Attachment, Dialer
 
 __all__ = ["Session", "open_session"]
 
@@ -57,25 +63,33 @@ class Session:
     """A connection on which the daemon calls this program back.
 
     Args:
-        target: an endpoint, whose ``POST /session`` is hijacked, or any dialer; None is `Endpoint.from_env`.
+        target: an endpoint, or any dialer; None is `Endpoint.from_env`.
+        attach: by which way an endpoint is attached to: ``auto``, ``hijack``, ``tunnel``, ``native`` or ``buildkitd``;
+            see `mobysession.session.attach`. A dialer is a way of its own.
         session_id: unique on the daemon; made anew when None. A daemon remembers an ID for up to 10 s after its end.
         name: a label; engines up to BuildKit 0.15 show it.
         shared_key: under which the daemon finds its earlier copy of local directories; see
             `mobysession.identity.shared_key`.
         keepalive: when a daemon that says nothing is asked whether it lives; None never asks. The default asks after
             `limits.SESSION_KEEPALIVE` seconds without any byte, not even of a health check.
+        access: who decides on each request; None: what was allowed is granted.
     """
 
     def __init__(
         self,
         target: Endpoint | Dialer | None = None,
         *,
+        attach: str = "auto",
         session_id: str | None = None,
         name: str = "",
         shared_key: str = "",
         keepalive: Keepalive | None = SESSION_KEEPALIVE,
+        access: Access | None = None,
     ) -> None:
-        target = Endpoint.from_env() if target is None else target
+        if target is None or isinstance(target, Endpoint):
+            target = EndpointDialer(target, attach)
+        elif attach != "auto":
+            raise UsageError("attach chooses the way to an endpoint, and a dialer is a way already")
         self.id = session_id if session_id is not None else new_id()
         self.name = name
         self.shared_key = shared_key
@@ -83,19 +97,30 @@ class Session:
         self.attachment: Attachment | None = None
         #: Calls that ended with a local failure, latest last; what the daemon says of a build often only quotes one.
         self.failures: list[CallEnded] = []
-        self._dialer: Dialer = hijack_dialer(target) if isinstance(target, Endpoint) else target
+        #: The connection on which a build on this session is asked for, to tell which of the two was lost first.
+        self.control: Connection | None = None
+        self._dialer: Dialer = target
         self._keepalive = keepalive
-        self._registrar = Registrar()
+        self._registrar = Registrar(self.id)
         self._listeners: list[Callable[[SessionEvent], None]] = []
         self._server: Server | None = None
         #: From the dialling on: the daemon has been told, or is being told, what there is.
         self._engaged = False
+        #: Calls that run, by number, or ran when the connection was lost.
+        self._in_flight: dict[int, ServerCall] = {}
+        self._access = access
+        #: By method, whether a service has what is asked for.
+        self._offers: dict[str, Callable[[str], bool]] = {}
+        self._registrar.guard = self._check_access
         Health().register(self._registrar)
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods that are hosted, as they are advertised."""
-        return self._registrar.methods
+        methods = self._registrar.methods
+        if self._access is None:
+            return methods
+        return tuple(name for name in methods if self._access.refusal(name) is None)
 
     @property
     def settings(self) -> dict[str, int]:
@@ -114,7 +139,10 @@ class Session:
                 "services are allowed before a session is attached: the daemon is told once what there is"
             )
         for service in services:
+            known = len(self._registrar.methods)
             service.register(self._registrar)
+            if (offers := getattr(service, "offers", None)) is not None:
+                self._offers.update(dict.fromkeys(self._registrar.methods[known:], offers))
 
     def serve(
         self,
@@ -175,19 +203,24 @@ class Session:
         """
         if self._engaged:
             raise SessionError(f"session {self.id} is attached already")
-        headers = SessionHeaders(
-            session_id=self.id, shared_key=self.shared_key, name=self.name, methods=self._registrar.methods
-        )
+        headers = SessionHeaders(session_id=self.id, shared_key=self.shared_key, name=self.name, methods=self.methods)
         self._engaged = True
         try:
-            self.attachment = await self._dialer(headers)
-        except BaseException:
+            async with self._dialer(headers) as attachment:
+                self.attachment = attachment
+                async with self._serve(attachment, ready_timeout):
+                    yield self
+        finally:
+            self.attachment = None
             self._engaged = False
-            raise
+
+    @asynccontextmanager
+    async def _serve(self, attachment: Attachment, ready_timeout: float) -> AsyncIterator[None]:
         error: MobysessionError | None = None
+        self._in_flight.clear()
         try:
             async with open_server(
-                self.attachment.stream,
+                attachment.stream,
                 self._registrar,
                 on_call_started=self._call_started,
                 on_call_ended=self._call_ended,
@@ -197,7 +230,7 @@ class Session:
                 await self._wait_ready(server, ready_timeout)
                 async with open_nursery() as nursery:
                     nursery.start_soon(self._watch, server)
-                    yield self
+                    yield
                     nursery.cancel_scope.cancel()
         except MobysessionError as failure:
             error = failure if isinstance(failure, SessionError) else None
@@ -205,7 +238,6 @@ class Session:
         finally:
             self._server = None
             self.attachment = None
-            self._engaged = False
             if self._listeners:
                 from mobysession.events import SessionEnded
 
@@ -231,8 +263,8 @@ class Session:
             return
         if server.closed.is_set():
             if server.ready.is_set():
-                raise self._lost(server) from server.failure
-            reason = server.failure.message if server.failure else "the connection was closed"
+                raise await self._lost(server) from server.failure
+            reason = _reason(server)
             raise SessionNotReady(
                 f"the daemon accepted the session and then did not open HTTP/2: {reason}",
                 hint="The daemon's log says more. A proxy in between must pass upgraded connections through.",
@@ -244,15 +276,51 @@ class Session:
 
     async def _watch(self, server: Server) -> None:
         await server.closed.wait()
-        raise self._lost(server) from server.failure
+        raise await self._lost(server) from server.failure
 
-    def _lost(self, server: Server) -> SessionLost:
-        failure = server.failure
-        return SessionLost(
-            f"session {self.id} was lost: {failure.message if failure else 'the connection was closed'}",
-            hint=(failure and failure.hint)
-            or "The daemon was stopped or restarted, or gave the session up; its log says more.",
+    async def _lost(self, server: Server) -> SessionLost:
+        from mobysession.session.lost import session_lost  # only for who loses one: start-up
+
+        return await session_lost(
+            self.id,
+            server,
+            in_flight=self._in_flight.values(),
+            carrier=self.attachment.carrier if self.attachment is not None else None,
+            control=self.control,
         )
+
+    # -- access --------------------------------------------------------------------------------------------------------
+
+    async def _check_access(self, call: ServerCall, method: str, message: Message | None) -> None:
+        if self._access is None and not self._listeners:
+            return
+        from mobysession.session.access import Access, request_of
+
+        request = request_of(call, method, message, session_name=self.name)
+        offers = self._offers.get(method)
+        offered = offers is None or offers(request.subject)
+        if self._access is None and offered:
+            # Not worth an event: there was nothing to decide.
+            return
+        decision = await (self._access or Access()).decide(request, offered=offered)
+        if self._listeners:
+            from mobysession.events import AccessDecided
+
+            self._tell(
+                AccessDecided(
+                    session_id=self.id,
+                    time=time.time(),
+                    call_id=call.number,
+                    method=method,
+                    kind=request.kind,
+                    subject=request.subject,
+                    **decision._asdict(),
+                )
+            )
+        if not decision.allowed and decision.by != "offer":
+            # What is not offered is refused by the service, in words that the engine knows.
+            _log.warning("%s is refused: %s", request, decision.reason)
+            raise RpcError(StatusCode.PERMISSION_DENIED, f"{request} is refused by the client: {decision.reason}")
 
     # -- events --------------------------------------------------------------------------------------------------------
     # Their classes load with the first one that somebody wants to know of: start-up.
@@ -262,12 +330,15 @@ class Session:
             listener(event)
 
     def _call_started(self, call: ServerCall) -> None:
+        self._in_flight[call.number] = call
         if self._listeners:
             from mobysession.events import CallStarted
 
             self._tell(CallStarted(session_id=self.id, time=time.time(), call_id=call.number, method=call.method))
 
     def _call_ended(self, call: ServerCall, code: StatusCode, message: str, error: BaseException | None) -> None:
+        if self._server is None or self._server.failure is None:
+            self._in_flight.pop(call.number, None)
         if not self._listeners and error is None:
             return
         from mobysession.events import CallEnded
@@ -294,13 +365,23 @@ class Session:
 async def open_session(
     target: Endpoint | Dialer | None = None,
     *services: Attachable,
+    attach: str = "auto",
     session_id: str | None = None,
     name: str = "",
     shared_key: str = "",
     keepalive: Keepalive | None = SESSION_KEEPALIVE,
+    access: Access | None = None,
 ) -> AsyncIterator[Session]:
     """Open a session with ``services`` for the length of the block; see `Session` and `Session.attach`."""
-    session = Session(target, session_id=session_id, name=name, shared_key=shared_key, keepalive=keepalive)
+    session = Session(
+        target,
+        attach=attach,
+        session_id=session_id,
+        name=name,
+        shared_key=shared_key,
+        keepalive=keepalive,
+        access=access,
+    )
     session.allow(*services)
     async with session.attach():
         yield session
@@ -309,3 +390,7 @@ async def open_session(
 async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
     await event.wait()
     scope.cancel()
+
+
+def _reason(server: Server) -> str:
+    return server.failure.message if server.failure else "the connection was closed"

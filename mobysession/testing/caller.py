@@ -52,16 +52,25 @@ class FakeCaller:
         last_activity: trio's time of the latest end of a call.
         health_checks: how many checks the session passed.
         closed: set when the session is over; ``reason`` says why.
+        tunnelled: it came by Control.Session, not by ``POST /session``.
     """
 
     def __init__(
-        self, channel: Peer, *, session_id: str, name: str = "", shared_key: str = "", methods: Iterable[str] = ()
+        self,
+        channel: Peer,
+        *,
+        session_id: str,
+        name: str = "",
+        shared_key: str = "",
+        methods: Iterable[str] = (),
+        tunnelled: bool = False,
     ) -> None:
         self.id = session_id
         self.name = name
         self.shared_key = shared_key
         self.methods = tuple(method.lower() for method in methods)
         self.channel = channel
+        self.tunnelled = tunnelled
         self.calls: list[CallRecord] = []
         self.last_activity = trio.current_time()
         self.health_checks = 0

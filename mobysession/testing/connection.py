@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from mobysession.concurrency import open_nursery
-from mobysession.testing.caller import FakeCaller
+from mobysession.testing.attached import SESSION_ID, keep_session
 from mobysession.testing.faults import FaultyStream
+from mobysession.testing.greeting import FOUND_ELSEWHERE, greeting
 from mobysession.testing.http_side import HttpSide, Refused
-from mobysession.testing.peer import open_peer
 
 if TYPE_CHECKING:
-    from mobysession.errors import RpcError
     from mobysession.testing.fake_daemon import FakeDaemon
     from mobysession.testing.faults import Faults
     from mobysession.testing.http_side import Request
@@ -23,9 +21,8 @@ __all__ = ["DaemonConnection"]
 
 _SERVER: Final = "Docker/28.5.2 (linux)"
 _OLDEST: Final = (1, 24)
-#: Seconds that grpc-go waits for the other side's SETTINGS.
-_CONNECT_TIMEOUT: Final = 20.0
-_EXPOSED: Final = "x-docker-expose-session-"
+#: How grpc-go opens a connection, before it reads anything: an empty SETTINGS frame.
+_SETTINGS: Final = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 
 
 class DaemonConnection:
@@ -39,15 +36,27 @@ class DaemonConnection:
     async def serve(self) -> None:
         """Answer until the client is gone or the connection was taken over."""
         try:
-            async with aclosing(self._http.requests()) as requests:  # type: ignore[type-var]  # generators have aclose
-                async for request in requests:
-                    self._daemon.requests.append((request.method, request.path))
-                    try:
-                        await self._route(request)
-                    except Refused as refused:
-                        await self._http.refuse(refused)
+            at_once, stream = await greeting(self._stream)
+            if self._daemon.speaks_native and at_once:
+                await self._daemon.solver.serve(stream)
+            elif self._daemon.is_buildkitd:
+                await stream.send_all(_SETTINGS)
+            elif at_once:
+                await stream.send_all(FOUND_ELSEWHERE)
+            else:
+                self._http.stream = stream
+                await self._serve_http()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
+
+    async def _serve_http(self) -> None:
+        async with aclosing(self._http.requests()) as requests:  # type: ignore[type-var]  # generators have aclose
+            async for request in requests:
+                self._daemon.requests.append((request.method, request.path))
+                try:
+                    await self._route(request)
+                except Refused as refused:
+                    await self._http.refuse(refused)
 
     async def _route(self, request: Request) -> None:
         http, daemon = self._http, self._daemon
@@ -90,47 +99,13 @@ class DaemonConnection:
 
     async def _session(self, request: Request) -> None:
         daemon, faults = self._daemon, self._daemon.faults
-        session_id = request.header(_EXPOSED + "uuid") or ""
+        session_id = request.header(SESSION_ID) or ""
         stream = await self._upgrade(
             request, faults, status=400, taken=session_id if faults.id_taken or session_id in daemon.sessions else None
         )
         if stream is None:
             return
-        async with open_peer(stream, gives_windows=not faults.slow_reader) as peer:
-            caller = FakeCaller(
-                peer,
-                session_id=session_id,
-                name=request.header(_EXPOSED + "name") or "",
-                shared_key=request.header(_EXPOSED + "sharedkey") or "",
-                methods=[value for key, value in request.headers if key == _EXPOSED + "grpc-method"],
-            )
-            daemon.register(caller)
-            reason = "the daemon was stopped"
-            try:
-                reason = await self._keep(caller, faults)
-            finally:
-                daemon.unregister(caller, reason)
-
-    async def _keep(self, caller: FakeCaller, faults: Faults) -> str:
-        """Stay until the session's end and say why it ended."""
-        with trio.move_on_after(_CONNECT_TIMEOUT):
-            await caller.channel.ready.wait()
-        if not caller.channel.settings:
-            return caller.channel.reason or "the client sent no SETTINGS in time"
-        reason = ""
-        async with open_nursery() as nursery:
-            if faults.goaway_after is not None:
-                nursery.start_soon(_cancel_after, faults.goaway_after, nursery.cancel_scope)
-                reason = "the daemon says goodbye"
-
-            async def check(timeout: float) -> None:
-                await caller.health(timeout=0.0 if faults.fail_health else timeout)
-                caller.health_checks += 1
-
-            failure: RpcError = await self._daemon.health.run(check)
-            reason = f"session healthcheck failed fatally: {failure}"
-            nursery.cancel_scope.cancel()
-        return reason
+        await keep_session(daemon, stream, request.headers, faults)
 
     async def _grpc(self, request: Request) -> None:
         stream = await self._upgrade(request, self._daemon.grpc_faults, status=500)
@@ -167,15 +142,16 @@ class DaemonConnection:
         return stream
 
 
-async def _cancel_after(seconds: float, scope: trio.CancelScope) -> None:
-    await trio.sleep(seconds)
-    scope.cancel()
+def _engine_version(api_version: str) -> str:
+    """Return an engine that has this version of the API, of those that matter: clients tell features by it."""
+    api = tuple(map(int, api_version.split(".")))
+    return "20.10.24" if api < (1, 42) else "28.5.2" if api < (1, 53) else "29.2.0"
 
 
 def _version(api_version: str) -> dict[str, object]:
     return {
         "Platform": {"Name": ""},
-        "Version": "28.5.2",
+        "Version": _engine_version(api_version),
         "ApiVersion": api_version,
         "MinAPIVersion": ".".join(map(str, _OLDEST)),
         "Os": "linux",

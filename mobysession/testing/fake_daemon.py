@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -34,8 +34,10 @@ from mobysession.testing.memory import memory_connection
 from mobysession.testing.schedule import ENGINE_28, HealthSchedule
 from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.hijack import hijack
+from mobysession.transport.native import NATIVE_SINCE
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from types import TracebackType
 
     from mobysession.testing.caller import FakeCaller
@@ -52,6 +54,7 @@ class _Attachment(NamedTuple):
     way: str
     status_line: str
     headers: tuple[tuple[str, str], ...]
+    carrier: None = None
 
 
 class FakeDaemon:
@@ -63,15 +66,18 @@ class FakeDaemon:
         script: what a build does; None: `dockerfile_build`.
         faults: of the connections that ask for ``/session``.
         grpc_faults: of those that ask for ``/grpc``.
-        api_version: what the Engine API says it is.
+        tunnel_faults: of the sessions that come by Control.Session; a refusal is UNIMPLEMENTED there.
+        api_version: what the Engine API says it is; from 1.53 on gRPC can be spoken at once.
         directory: where builds keep what they receive; None: a temporary directory, removed at the end.
+        buildkitd: be a BuildKit on its own, which speaks gRPC and no HTTP/1.1.
 
     Attributes:
         sessions: the registered sessions by ID. One whose connection has ended stays until its next health check fails,
             as with real engines, and its ID is refused until then.
         ended: sessions that are over, in order.
         requests: what was asked over HTTP/1.1: method and path.
-        faults, grpc_faults, script: may be changed; connections and builds take them as they are when they begin.
+        faults, grpc_faults, tunnel_faults, script: may be changed; connections and builds take them as they are when
+            they begin.
     """
 
     def __init__(
@@ -82,13 +88,17 @@ class FakeDaemon:
         script: Script | None = None,
         faults: Faults | None = None,
         grpc_faults: Faults | None = None,
+        tunnel_faults: Faults | None = None,
         api_version: str = "1.51",
         directory: str | os.PathLike[str] | None = None,
+        buildkitd: bool = False,
     ) -> None:
+        self.is_buildkitd = buildkitd
         self.health = health
         self.script = script
         self.faults = faults or Faults()
         self.grpc_faults = grpc_faults or Faults()
+        self.tunnel_faults = tunnel_faults or Faults()
         self.api_version = api_version
         self.sessions: dict[str, FakeCaller] = {}
         self.ended: list[FakeCaller] = []
@@ -117,7 +127,7 @@ class FakeDaemon:
         self._nursery = await self._stack.enter_async_context(open_nursery())
         self._stack.callback(self._nursery.cancel_scope.cancel)
         if listeners:
-            self._nursery.start_soon(trio.serve_listeners, self._serve, listeners)
+            self._nursery.start_soon(trio.serve_listeners, self.serve, listeners)
         return self
 
     async def __aexit__(
@@ -141,24 +151,36 @@ class FakeDaemon:
     @property
     def endpoint(self) -> Endpoint:
         """The address as mobysession takes it."""
+        if self.is_buildkitd:
+            return Endpoint.buildkitd(self.host, source="fake daemon")
         return Endpoint.parse(self.host, source="fake daemon")
+
+    @property
+    def speaks_native(self) -> bool:
+        """True where gRPC can be spoken at once, as on engines from 29.2 on."""
+        return self.is_buildkitd or tuple(map(int, self.api_version.split("."))) >= NATIVE_SINCE
 
     async def dial(self) -> trio.abc.Stream:
         """Return a new connection to the daemon, in memory: nothing has been asked on it yet."""
         if self._nursery is None:
             raise UsageError("this fake daemon does not run; enter it first")
         ours, theirs = memory_connection()
-        self._nursery.start_soon(self._serve, theirs)
+        self._nursery.start_soon(self.serve, theirs)
         await trio.lowlevel.checkpoint()
         return ours
 
-    async def dialer(self, headers: Any) -> Any:
+    @asynccontextmanager
+    async def dialer(self, headers: Any) -> AsyncIterator[Any]:
         """Open a session in memory: ``Session(daemon.dialer)``.
 
         It is of any type because a session's own room stands above this one; it fits `mobysession.session.Dialer`.
         """
         stream = await hijack(await self.dial(), "/session", headers.fields())
-        return _Attachment(stream, "fake", stream.status_line, tuple(stream.headers))
+        try:
+            yield _Attachment(stream, "fake", stream.status_line, tuple(stream.headers))
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
 
     # -- what a test looks at ------------------------------------------------------------------------------------------
 
@@ -199,7 +221,10 @@ class FakeDaemon:
 
     def unregister(self, caller: FakeCaller, reason: str) -> None:
         """Take the end of a session."""
-        if self.sessions.get(caller.id) is caller:
+        if caller.tunnelled:
+            # Nobody looks whose entry it is.
+            self.sessions.pop(caller.id, None)
+        elif self.sessions.get(caller.id) is caller:
             del self.sessions[caller.id]
         caller.reason = reason
         caller.closed.set()
@@ -243,7 +268,8 @@ class FakeDaemon:
         self._stack.callback(Path(self._path).unlink, missing_ok=True)
         return trio.SocketListener(sock)
 
-    async def _serve(self, stream: trio.abc.Stream) -> None:
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """Be the daemon on a connection that something else has accepted, such as one of TLS, until its end."""
         with trio.CancelScope() as scope:
             self._connections.add(scope)
             try:

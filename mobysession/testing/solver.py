@@ -1,4 +1,5 @@
-"""The Control API behind ``POST /grpc``: solves run as scripts, their status is told, and little else is known.
+"""The Control API, behind ``POST /grpc`` or spoken at once: solves run as scripts, their status is told, sessions come
+in tunnels, and little else is known.
 
 Source: moby/buildkit control/control.go.
 """
@@ -14,9 +15,12 @@ import trio
 
 from mobysession._pb import control_pb2, ops_pb2, worker_pb2
 from mobysession.errors import MobysessionError, RpcError, StatusCode
-from mobysession.rpc.registrar import Registrar
+from mobysession.rpc.registrar import Cardinality, Registrar
 from mobysession.rpc.server import open_server
+from mobysession.testing.attached import keep_session
+from mobysession.testing.faults import FaultyStream
 from mobysession.testing.script import FakeSolve, dockerfile_build
+from mobysession.testing.tunnel import TunnelEnd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +55,7 @@ class Solver:
         registrar.unary_unary(_SERVICE + "ListWorkers", _list_workers, control_pb2.ListWorkersRequest)
         registrar.unary_unary(_SERVICE + "DiskUsage", _disk_usage, control_pb2.DiskUsageRequest)
         registrar.unary_stream(_SERVICE + "Prune", _prune, control_pb2.PruneRequest)
+        registrar.stream(_SERVICE + "Session", self._session, Cardinality.STREAM_STREAM)
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve the API on ``stream`` until the client is gone."""
@@ -87,6 +92,21 @@ class Solver:
             raise RpcError(StatusCode.INTERNAL, "the solve has no Cache: this would have ended some real daemons")
         with self.begin(request) as solve:
             return control_pb2.SolveResponse(ExporterResponse=await self.run(solve))
+
+    async def _session(self, call: ServerCall) -> None:
+        faults = self._daemon.tunnel_faults
+        if faults.refusal is not None:
+            raise RpcError(StatusCode.UNIMPLEMENTED, faults.refusal.message)
+        if faults.never_answer or faults.mute:
+            await trio.sleep_forever()
+        if faults.close_after_101:
+            return
+        stream = FaultyStream(TunnelEnd(call), faults)
+        if faults.garbage:
+            await stream.send_all(faults.garbage)
+            await trio.sleep_forever()
+        fields = [(key, value) for key, value in call.metadata if isinstance(value, str)]
+        await keep_session(self._daemon, stream, fields, faults, tunnelled=True)
 
     async def _status(self, request: control_pb2.StatusRequest, call: ServerCall) -> None:
         await call.send_initial_metadata([("buildkit-current-timestamp", _now())])

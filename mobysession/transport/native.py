@@ -35,8 +35,9 @@ __all__ = ["NATIVE_SINCE", "Introduced", "dial_grpc", "dial_native", "introduce"
 
 #: The Engine API version since which an engine speaks gRPC on its own socket.
 NATIVE_SINCE: Final = (1, 53)
-#: HTTP statuses by which something says that a path is not there, or not for us; others are the engine's own trouble.
-_HIDDEN: Final = frozenset({403, 404, 405, 501})
+#: HTTP statuses by which something says that a path is not there. Others are the engine's own trouble, and a 403 is
+#: somebody's decision, which is not ours to get around by another door.
+_HIDDEN: Final = frozenset({404, 405, 501})
 
 
 class Introduced:

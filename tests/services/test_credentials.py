@@ -309,6 +309,40 @@ async def test_results_are_used_again(configure, install):
     assert notes.read_text() == "x"
 
 
+async def test_helpers_of_different_registries_do_not_wait_for_each_other(configure, install, tmp_path):
+    """Each of two helpers ends only once the other runs: one after the other would never end."""
+    body = "import time\nopen({mine!r}, 'w').close()\nwhile not os.path.exists({other!r}): time.sleep(0.01)\n"
+    paths = [str(tmp_path / name) for name in "ab"]
+    install("a", body.format(mine=paths[0], other=paths[1]) + _prints("a", "1"))
+    install("b", body.format(mine=paths[1], other=paths[0]) + _prints("b", "2"))
+    configure(credHelpers={"a.example": "a", "b.example": "b"})
+    source = DockerCredentials(timeout=20)
+    found = {}
+
+    async def look(host):
+        found[host] = await source.lookup(host)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look, "a.example")
+        nursery.start_soon(look, "b.example")
+    assert found == {"a.example": Credentials("a", "1"), "b.example": Credentials("b", "2")}
+    assert source._turns == {}
+
+
+async def test_a_keychain_that_may_hang_is_asked_one_at_a_time(configure, install, tmp_path):
+    """macOS's helper runs once at a time, also for different registries."""
+    there = str(tmp_path / "there")
+    install(
+        "osxkeychain",
+        f"import time\nos.mkdir({there!r})\ntime.sleep(0.05)\nos.rmdir({there!r})\n{_prints('u', 's')}",
+    )
+    configure(credsStore="osxkeychain")
+    source = DockerCredentials()
+    async with trio.open_nursery() as nursery:
+        for host in ("a.example", "b.example", "c.example"):
+            nursery.start_soon(source.lookup, host)
+
+
 async def test_old_results_are_not_used(configure, install):
     """After its time a result is looked up anew."""
     notes = install("keys", _COUNT + _prints("u", "s"))

@@ -30,7 +30,7 @@ from mobysession.services.agent_frames import (
     read_string,
 )
 from mobysession.services.bytes_message import decode_bytes_message, encode_bytes_message
-from mobysession.services.ssh import Ssh, parse_ssh_spec
+from mobysession.services.ssh import Ssh, parse_ssh_spec, ssh_agents
 from mobysession.services.ssh_agents import SshAgent, SshKeys, SshStream
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ async def test_a_raw_agent_gets_everything_and_may_answer_after_the_end(
 
 async def test_an_oversized_request_ends_the_connection(agent: FakeAgent, open_service: OpenService) -> None:
     """A length over the limit, or of nothing, ends the call; the agent is not asked."""
-    for size in (0, limits.MAX_AGENT_MESSAGE + 1):
+    for size in (0, limits.MAX_AGENT_REQUEST + 1):
         async with (
             open_service(Ssh({"default": SshAgent(agent.path)})) as channel,
             channel.open_call(FORWARD) as call,
@@ -229,8 +229,13 @@ def test_the_agent_of_the_environment(agent: FakeAgent, monkeypatch: pytest.Monk
 def test_what_is_no_agent_is_found_before_the_build(tmp_path: Path) -> None:
     """A socket that answers something else is refused when the build is prepared."""
     path = tmp_path / "other.sock"
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(100)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
     with (
-        listen(path, lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")),
+        listen(path, serve),
         pytest.raises(SshError, match="is not an SSH agent"),
     ):
         Ssh({"default": SshAgent(path)}).check()
@@ -280,6 +285,75 @@ async def test_a_function_that_cannot_connect_is_told_without_its_words(open_ser
         with pytest.raises(RpcError, match="failed with ValueError") as failed:
             await call.receive()
     assert "hunter2" not in str(failed.value)
+
+
+async def test_connections_at_once_are_bounded(
+    agent: FakeAgent, open_service: OpenService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that opens more connections than the limit is refused, and one that closes some may open others."""
+    monkeypatch.setattr(limits, "MAX_AGENT_CONNECTIONS", 2)
+    async with open_service(Ssh({"default": SshAgent(agent.path)})) as channel:
+        async with channel.open_call(FORWARD) as one, channel.open_call(FORWARD) as two:
+            await ask(one, 11)
+            await ask(two, 11)
+            async with channel.open_call(FORWARD) as three:
+                with pytest.raises(RpcError) as refused:
+                    await three.receive()
+            assert refused.value.code is StatusCode.RESOURCE_EXHAUSTED
+            for call in (one, two):
+                await call.end()
+                assert await call.receive() is None
+        async with channel.open_call(FORWARD) as again:
+            assert parse_identities(await ask(again, 11)) == [KEY]
+
+
+async def test_the_first_id_of_the_metadata_counts(agent: FakeAgent, open_service: OpenService) -> None:
+    """A repeated key means its first value, as for the reference."""
+    metadata = [("buildkit.ssh.id", "default"), ("buildkit.ssh.id", "other")]
+    async with (
+        open_service(Ssh({"default": SshAgent(agent.path)})) as channel,
+        channel.open_call(FORWARD, metadata=metadata) as call,
+    ):
+        assert parse_identities(await ask(call, 11)) == [KEY]
+
+
+def test_an_agents_list_cannot_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A key that is none, and a comment that speaks to the terminal, are told as what they are."""
+    caplog.set_level("INFO", "mobysession.services")
+    odd = [Identity(b"\xff", "x"), Identity(KEY.blob, "evil\x1b[2J\nline")]
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(100)
+        connection.sendall(encode_frame(12, encode_identities(odd)))
+
+    path = tmp_path / "odd.sock"
+    with listen(path, serve):
+        assert Ssh({"default": SshAgent(path)}).check() == {"default": odd}
+    assert [record.getMessage().split(" ", 4)[4] for record in caplog.records] == [
+        f"unknown {odd[0].fingerprint} x",
+        f"ssh-ed25519 {odd[1].fingerprint} evil\\x1b[2J\\nline",
+    ]
+
+
+def test_an_agent_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time to list the keys is that of the whole answer, not of each byte."""
+    monkeypatch.setattr(limits, "AGENT_LIST_TIMEOUT", 0.05)
+    over = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(100)
+        connection.sendall(bytes.fromhex("00ffffff"))
+        with contextlib.suppress(OSError):
+            while not over.wait(0.005):
+                connection.sendall(b"\0")
+
+    path = tmp_path / "drip.sock"
+    with listen(path, serve):
+        try:
+            with pytest.raises(SshError, match="it does not answer"):
+                SshAgent(path).check()
+        finally:
+            over.set()
 
 
 # -- key files ---------------------------------------------------------------------------------------------------------
@@ -384,6 +458,41 @@ def test_an_encrypted_key_takes_its_passphrase(tmp_path: Path, pem: bool) -> Non
     assert "falsch" not in str(wrong.value)
 
 
+def test_a_passphrase_is_asked_for_once(tmp_path: Path) -> None:
+    """Of two connections that need the key at once one asks for the passphrase, and the other waits for it."""
+    path = write_key(tmp_path / "id", PRIVATE_KEYS["ed25519"], b"geheim")
+    asked: list[str] = []
+    second = threading.Event()
+
+    def passphrase(path: str) -> str:
+        asked.append(path)
+        second.wait(0.05)
+        return "geheim"
+
+    keys = SshKeys(path, passphrase=passphrase)
+    threads = [threading.Thread(target=keys.check) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(asked) == 1
+
+
+def test_a_function_for_the_passphrase_that_fails_is_told_without_its_words(tmp_path: Path) -> None:
+    """What it raised may hold the passphrase: its type is told, and the key; so is an object that is no text."""
+    path = write_key(tmp_path / "id", PRIVATE_KEYS["ed25519"], b"geheim")
+
+    def broken(_path: str) -> str:
+        raise LookupError("geheim")
+
+    with pytest.raises(SshError, match=r"id failed with LookupError") as failed:
+        SshKeys(path, passphrase=broken).check()
+    assert "geheim" not in str(failed.value)
+    wrong: Any = lambda _path: 7  # noqa: E731 - typed Any: it is wrong on purpose
+    with pytest.raises(SshError, match="an object of type int"):
+        SshKeys(path, passphrase=wrong).check()
+
+
 def test_what_is_no_key_is_named(tmp_path: Path) -> None:
     """Files that are missing, too large, no key, or of a type that SSH does not know fail with their path."""
     rubbish, large = tmp_path / "rubbish", tmp_path / "large"
@@ -418,6 +527,15 @@ def test_a_spec_is_read_as_buildx_reads_it(agent: FakeAgent, tmp_path: Path) -> 
             parse_ssh_spec(spec)
     with pytest.raises(SshError, match="No such file"):
         parse_ssh_spec(f"a={tmp_path}/gone")
+
+
+def test_an_id_is_given_once(agent: FakeAgent) -> None:
+    """Two specs of one ID are refused; a mapping is taken as it is."""
+    source = SshAgent(agent.path)
+    assert ssh_agents({"a": source}) == {"a": source}
+    assert list(ssh_agents(["default", f"b={agent.path}"])) == ["default", "b"]
+    with pytest.raises(UsageError, match="a is given twice"):
+        ssh_agents(["a", f"a={agent.path}"])
 
 
 def test_a_service_takes_agents_only() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
+import gzip
 import http.server
 import json
 import stat
@@ -22,8 +24,10 @@ from mobysession._pb.auth_pb2 import (
     VerifyTokenAuthorityRequest,
     VerifyTokenAuthorityResponse,
 )
-from mobysession.errors import RpcError, StatusCode
+from mobysession.errors import CredentialError, RpcError, StatusCode
 from mobysession.services.auth import Auth
+from mobysession.services.credentials import Credentials
+from mobysession.services.registry_tokens import TokenFetcher, TokenRequest
 from mobysession.services.token_authority import TokenSeeds, public_key, sign
 
 if TYPE_CHECKING:
@@ -216,7 +220,10 @@ async def test_a_login_goes_only_to_the_realm_that_the_registry_names(fetch: Any
                 await fetch(realm=realm)
             assert refused.value.code in (StatusCode.PERMISSION_DENIED, StatusCode.INVALID_ARGUMENT)
         assert elsewhere.asked == registry.asked == []
-        assert (await fetch(realm=elsewhere.realm, allowed_realms=[elsewhere.realm])).Token == "posted"
+        with pytest.raises(RpcError, match="not sent to"):
+            await fetch(realm=elsewhere.realm, allowed_realms={"other.example": elsewhere.realm})
+        assert elsewhere.asked == []
+        assert (await fetch(realm=elsewhere.realm, allowed_realms={registry.host: elsewhere.realm})).Token == "posted"
         assert len(elsewhere.asked) == 1
 
 
@@ -255,7 +262,89 @@ async def test_a_realm_that_cannot_be_reached_is_named(fetch: Any, registry: Reg
     with serve(gone):
         pass
     with pytest.raises(RpcError, match=r"127\.0\.0\.1 did not give a token for"):
-        await fetch(realm=gone.realm, allowed_realms=[gone.realm])
+        await fetch(realm=gone.realm, allowed_realms={registry.host: [gone.realm]})
+
+
+async def test_a_realm_that_drips_is_given_up(registry: Registry) -> None:
+    """The time of a request is that of its whole answer, however often a byte of it comes."""
+    over = threading.Event()
+
+    class Dripping(Registry):
+        def send(self, handler: Any, status: int, headers: dict[str, str], body: Any) -> None:
+            if handler.path == "/v2/":
+                super().send(handler, status, headers, body)
+                return
+            handler.send_response(200)
+            handler.end_headers()
+            with contextlib.suppress(OSError):
+                while not over.wait(0.01):
+                    handler.wfile.write(b" ")
+
+    dripping = Dripping()
+    with serve(dripping):
+        try:
+            with pytest.raises(CredentialError, match="it took too long"):
+                await TokenFetcher(timeout=0.2).fetch(
+                    TokenRequest(dripping.host, dripping.realm), Credentials("user", "pass")
+                )
+        finally:
+            over.set()
+
+
+async def test_the_loopback_is_asked_without_a_proxy(
+    fetch: Any, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login that is meant for this machine does not travel to a proxy, which would get it in the clear."""
+    proxy = Registry()
+    with serve(proxy):
+        monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.host}")
+        monkeypatch.setenv("ALL_PROXY", f"http://{proxy.host}")
+        assert (await fetch()).Token == "posted"
+        assert proxy.asked == []
+
+
+async def test_a_login_leaves_this_machine_only_by_tls(fetch: Any, registry: Registry) -> None:
+    """A registry on the loopback cannot name a realm elsewhere without TLS."""
+    registry.challenge = 'Bearer realm="http://registry.example/token"'
+    with pytest.raises(RpcError, match="does not say where its tokens come from"):
+        await fetch(realm="http://registry.example/token")
+
+
+async def test_what_is_no_host_gets_no_request(open_service: OpenService, registry: Registry) -> None:
+    """A host with a path, a user or a query cannot lead a request anywhere."""
+    async with open_service(Auth({})) as channel:
+        for host in (f"{registry.host}/x?", f"user@{registry.host}", f"{registry.host}#", ""):
+            with pytest.raises(RpcError, match="is no registry"):
+                await channel.unary(
+                    SERVICE + "FetchToken", FetchTokenRequest(Host=host, Realm=registry.realm), FetchTokenResponse
+                )
+    assert registry.asked == []
+
+
+async def test_a_registry_that_quotes_the_login_is_not_quoted(fetch: Any, registry: Registry) -> None:
+    """The words of a refusal are passed on without the secret in them."""
+    error = {"code": "UNAUTHORIZED", "message": "hunter22 is wrong"}
+    registry.answers["POST"] = 400, {}, {"errors": [error]}
+    with pytest.raises(RpcError, match=r"UNAUTHORIZED: \*\*\* is wrong"):
+        await fetch(("user", "hunter22"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "expires"),
+    [({"token": "t", "expires_in": 10**30}, limits.TOKEN_LIFETIME), ({"token": "t", "expires_in": -1}, 60)],
+)
+async def test_a_life_of_any_length_fits(fetch: Any, registry: Registry, answer: Any, expires: int) -> None:
+    """What a registry says of a token's life is brought into bounds."""
+    registry.answers["GET"] = 200, {}, answer
+    assert (await fetch(None)).ExpiresIn == expires
+
+
+async def test_an_answer_is_not_unpacked(fetch: Any, registry: Registry) -> None:
+    """A small answer cannot become a large one: compression is neither asked for nor taken."""
+    packed = gzip.compress(json.dumps({"token": "t"}).encode())
+    registry.answers["GET"] = 200, {"Content-Encoding": "gzip"}, packed
+    with pytest.raises(RpcError, match="answered without a token"):
+        await fetch(None)
 
 
 # -- the authority -----------------------------------------------------------------------------------------------------
@@ -333,6 +422,35 @@ def test_seeds_are_shared_and_survive(tmp_path: Path) -> None:
     assert sorted(json.loads(path.read_text())) == ["a", "b", "c", "d"]
     path.write_text("{")
     assert len(TokenSeeds(tmp_path).seed("a")) == 16
+
+
+def test_a_lock_that_is_never_let_go_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever holds the lock of the seeds for ever costs a moment, and then the seed is this process's own."""
+    monkeypatch.setattr(limits, "SEED_LOCK_TIMEOUT", 0.02)
+    with (tmp_path / ".token_seed.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert len(TokenSeeds(tmp_path).seed("a")) == 16
+        assert not (tmp_path / ".token_seed").exists()
+    assert TokenSeeds(tmp_path).seed("a") == TokenSeeds(tmp_path).seed("a")
+
+
+async def test_a_login_that_was_offered_grows_old(
+    open_service: OpenService, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that asks for the key again and again does not keep a login alive beyond its time."""
+    now = 1000.0
+    monkeypatch.setattr("mobysession.services.auth.time.monotonic", lambda: now)
+    asked = []
+
+    def login(host: str) -> tuple[str, str]:
+        asked.append(host)
+        return "user", "pass"
+
+    async with open_service(Auth(login, config_dir=tmp_path)) as channel:
+        for _ in range(4):
+            await authority(channel, registry.host)
+            now += limits.CREDENTIAL_CACHE * 0.4
+    assert len(asked) == 2
 
 
 def test_a_home_that_cannot_be_written_is_no_hindrance(tmp_path: Path) -> None:

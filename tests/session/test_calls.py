@@ -11,7 +11,7 @@ import trio.testing
 
 from mobysession._pb import secrets_pb2
 from mobysession.errors import RpcError, SecretError, StatusCode
-from mobysession.events import CallEnded, CallStarted, SessionEnded, SessionReady
+from mobysession.events import AccessDecided, CallEnded, CallStarted, SessionEnded, SessionReady
 from mobysession.rpc.registrar import Cardinality, Registrar
 from mobysession.services.filesync import FileSync
 from mobysession.services.secrets import Secrets
@@ -73,12 +73,22 @@ async def test_every_call_is_an_event(heard):
         CallStarted(**common, call_id=1, method=_GET),
         CallEnded(**common, call_id=1, method=_GET, code=StatusCode.OK, duration=0, received=7, sent=len(SECRET) + 2),
         CallStarted(**common, call_id=2, method=_GET),
+        AccessDecided(
+            **common,
+            call_id=2,
+            method=_GET,
+            kind="secret",
+            subject="other",
+            allowed=False,
+            by="offer",
+            reason="not offered",
+        ),
         CallEnded(
             **common,
             call_id=2,
             method=_GET,
             code=StatusCode.NOT_FOUND,
-            message=heard[4].message,
+            message=heard[5].message,
             duration=0,
             received=7,
         ),

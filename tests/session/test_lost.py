@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
+import trio.testing
 
 from mobysession.errors import ConnectionLost, RpcError, SessionError, SessionLost, StatusCode
 from mobysession.events import SessionEnded, SessionReady
+from mobysession.rpc.client import open_channel
 from mobysession.session import Session, open_session
 from mobysession.session.attach import Attachment
 from mobysession.testing import FakeDaemon, Faults
@@ -141,8 +145,102 @@ async def test_a_session_that_is_lost_as_it_becomes_ready_was_ready():
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0" + b"\0\0\x08\7\0\0\0\0\0" + b"\0\0\0\0\0\0\0\2"
     )
 
+    @asynccontextmanager
     async def dialer(headers):
-        return Attachment(ours, "a test")
+        yield Attachment(ours, "a test")
 
     with pytest.raises(SessionLost, match="was lost"):
         await _attach_and_wait(Session(dialer))
+
+
+async def _lose_in_a_call(daemon, session, prepare):
+    """Attach, let the daemon call something that takes long, and run ``prepare`` then."""
+    async with session.attach():
+        caller = await daemon.wait_session(session.id)
+        async with caller.channel.open_call("/test.Slow/Wait") as call:
+            await call.wait_initial_metadata()
+            await prepare()
+            await trio.sleep_forever()
+
+
+class Waiting:
+    def register(self, registrar) -> None:
+        registrar.stream("/test.Slow/Wait", self._wait)
+
+    async def _wait(self, call):
+        await call.send_initial_metadata()
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("attach", ["hijack", "tunnel"])
+async def test_what_was_in_flight_is_told(attach):
+    """The error names the calls that were running, and has them as an attribute; finished ones are not among them."""
+
+    async def kill():
+        caller = daemon.sessions[session.id]
+        await caller.health()
+        daemon.kill()
+
+    async with FakeDaemon.listen() as daemon:
+        session = Session(daemon.endpoint, attach=attach)
+        session.allow(Waiting())
+        with pytest.raises(SessionLost, match=r"in flight: /test\.Slow/Wait") as caught:
+            await _lose_in_a_call(daemon, session, kill)
+    assert caught.value.in_flight == ("/test.Slow/Wait",)
+    assert caught.value.first is None
+
+
+async def test_a_tunnel_says_that_its_carrier_went_too():
+    """A tunnelled session that dies with the connection around it says so."""
+    async with FakeDaemon.listen(api_version="1.53") as daemon:
+        with pytest.raises(SessionLost, match="connection that carried the call was lost"):
+            await _attach_and_lose(Session(daemon.endpoint, attach="native"), daemon)
+
+
+async def test_a_tunnel_that_the_daemon_ends_alone_is_told_from_it(autojump_clock):
+    """A daemon that gives the session up and stays is said to have done that."""
+    async with FakeDaemon.listen(tunnel_faults=Faults(goaway_after=1)) as daemon:
+        with pytest.raises(SessionLost, match="client transport shutdown") as caught:
+            await _attach_and_wait(Session(daemon.endpoint, attach="tunnel"))
+    assert "still there" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("order", "first", "words"),
+    [
+        (["control", "session"], "control", "the control connection had been lost before"),
+        (["session", "control"], "session", "then the control connection"),
+        (["session"], "session", "the control connection still stands"),
+    ],
+)
+async def test_which_connection_was_lost_first_is_told(order, first, words, autojump_clock):
+    """A build knows two connections, and the error says which of them went first, and whether the other did."""
+    async with FakeDaemon() as daemon:
+        session = Session(daemon.dialer)
+        carriers: dict[str, trio.abc.AsyncResource] = {}
+
+        async def end_in_order():
+            for name in order:
+                await trio.testing.wait_all_tasks_blocked()
+                await trio.aclose_forcefully(carriers[name])
+                await trio.sleep(0.01)
+            await trio.sleep_forever()
+
+        ours, theirs = trio.testing.memory_stream_pair()
+        carriers["control"] = theirs
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.solver.serve, theirs)
+            async with open_channel(ours) as control:
+                await control.ready.wait()
+                session.control = control
+                with pytest.raises(SessionLost, match=words) as caught:
+                    await _lose_both(daemon, session, carriers, end_in_order)
+            nursery.cancel_scope.cancel()
+    assert caught.value.first == first
+
+
+async def _lose_both(daemon, session, carriers, end_in_order):
+    async with session.attach():
+        caller = await daemon.wait_session(session.id)
+        carriers["session"] = caller.channel._stream
+        await end_in_order()
