@@ -84,6 +84,9 @@ IDLE_FRAME_RATE: Final = 330.0
 MAX_EARLY_ENDS: Final = 1000
 #: Such calls per second that are forgiven: nghttp2's rate for resets.
 EARLY_END_RATE: Final = 33.0
+#: Seconds that a call must have been open before a reset counts as that of its timeout. Ours: more than passes within
+#: one read, so that no call with a timeout of nothing is opened and taken back for free.
+TIMED_OUT: Final = 0.1
 #: Frames of one header block that may be as small as they like, h2's own bound; those over it need 1 KiB each on
 #: average. Blocks may also have no more than twice the bytes of their header list.
 MAX_CONTINUATIONS: Final = 64
@@ -129,6 +132,9 @@ SESSION_KEEPALIVE: Final = 30.0
 #: Seconds of silence after which a connection on which we call asks, while a call is open. grpc-go's server takes PINGs
 #: less than 300 s apart for abuse.
 CHANNEL_KEEPALIVE: Final = 310.0
+#: Seconds of silence after which a listener asks whoever is connected. Ours: clients take any number of PINGs, and the
+#: place of one that has vanished is free again soon.
+LISTENER_KEEPALIVE: Final = 60.0
 #: Seconds that the other side has to answer a PING, or to say anything else; grpc-go and gRPC's C core give as many.
 KEEPALIVE_TIMEOUT: Final = 20.0
 #: Seconds between two looks of the watchdog at its connection. Ours.
@@ -140,6 +146,10 @@ LOOP_LAG_QUIET: Final = 60.0
 #: Seconds that bytes may wait for a window, or for the socket, before it is told. Ours: twice what a daemon of today
 #: gives a health check.
 STALL: Final = 30.0
+#: Seconds for which a connection tells of no further stall. Ours: the other side decides how many there are.
+STALL_QUIET: Final = 60.0
+#: Stalls that are told with their words; more than that are counted. Ours.
+STALLS_NAMED: Final = 3
 #: Frames of the other side, and times of reads, that a connection remembers. Ours, for diagnosis.
 RECENT_FRAMES: Final = 64
 #: Writes that a connection remembers, for their frames; of large ones only the latest. Ours, for diagnosis.

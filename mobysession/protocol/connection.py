@@ -418,7 +418,10 @@ class GrpcConnection(ABC):
                 return
             if messages:
                 self._h2.abuse.messages(len(messages))
-                windows.hold(call, _weight(messages))
+                weight = _weight(messages)
+                if call.reader.inflates and not self._may_inflate(stream_id, weight):
+                    return
+                windows.hold(call, weight)
                 self._events.append(events.MessagesReceived(stream_id, messages))
         windows.give_back(stream_id, call)
 
@@ -429,6 +432,18 @@ class GrpcConnection(ABC):
         if self._incomplete <= limits.MAX_INCOMPLETE:
             return True
         words = f"{self._incomplete} bytes of messages without their ends are too much for one connection"
+        self._fail(stream_id, RpcError(StatusCode.RESOURCE_EXHAUSTED, words))
+        return False
+
+    def _may_inflate(self, stream_id: int, weight: int) -> bool:
+        """Look whether ``weight`` bytes may be held that were fewer on the wire; if not, end the call.
+
+        Windows bound what is sent, and a thousand times as much may come out of it.
+        """
+        unread = self._windows.unread + weight
+        if unread <= limits.MAX_UNREAD:
+            return True
+        words = f"{unread} bytes of messages that nobody has taken are too much for one connection, inflated"
         self._fail(stream_id, RpcError(StatusCode.RESOURCE_EXHAUSTED, words))
         return False
 

@@ -80,6 +80,11 @@ class MessageReader:
         """Bytes of the incomplete message received so far."""
         return len(self._buffer)
 
+    @property
+    def inflates(self) -> bool:
+        """True where messages may have more bytes than what was received."""
+        return self._encoding != "identity"
+
     def receive_data(self, data: Buffer) -> list[bytes]:
         """Take more bytes and return the messages that are complete now, oldest first.
 

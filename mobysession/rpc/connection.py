@@ -209,6 +209,10 @@ class Call:
             self._failure = failure
         self._wake_all()
 
+    def discard(self) -> None:
+        """Drop what arrived and nobody took; it would live as long as whoever still knows the call."""
+        self._inbox.clear()
+
     def drained(self) -> None:
         """Take the news that the writer made room."""
         if self._drained is not None:
@@ -306,8 +310,8 @@ class Connection(ABC):
 
         Returns: the number of bytes that went.
         """
-        if self._send_nowait is None or self._ending or self.core.draining or not self._idle:
-            # There is no such way, or a goodbye to be said, or the writer is at work.
+        if self._send_nowait is None or self._rest or self._ending or self.core.draining or not self._idle:
+            # There is no such way, or a frame to be finished, or a goodbye to be said, or the writer is at work.
             self.wake_writer()
             return 0
         bulk = bulk and not self.courtesy.owed

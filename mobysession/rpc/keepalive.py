@@ -24,7 +24,7 @@ from mobysession.errors import ConnectionLost, RpcError, UsageError
 if TYPE_CHECKING:
     from mobysession.rpc.connection import Connection
 
-__all__ = ["CHANNEL_KEEPALIVE", "SESSION_KEEPALIVE", "Keepalive", "keep_alive"]
+__all__ = ["CHANNEL_KEEPALIVE", "LISTENER_KEEPALIVE", "SESSION_KEEPALIVE", "Keepalive", "keep_alive"]
 
 _HINT = (
     "The network dropped the connection without a word (a suspended machine, a firewall that forgets quiet "
@@ -59,6 +59,8 @@ class Keepalive:
 
 #: For the side that serves a session.
 SESSION_KEEPALIVE = Keepalive(interval=limits.SESSION_KEEPALIVE)
+#: For the side that listens: who is gone must not keep a place, whether or not it has a call open.
+LISTENER_KEEPALIVE = Keepalive(interval=limits.LISTENER_KEEPALIVE)
 #: For the side that calls: rare enough for grpc-go's servers.
 CHANNEL_KEEPALIVE = Keepalive(interval=limits.CHANNEL_KEEPALIVE, without_calls=False)
 

@@ -21,6 +21,7 @@ import trio.lowlevel
 from mobysession import limits
 from mobysession.concurrency import open_nursery
 from mobysession.errors import EndpointError, UsageError
+from mobysession.rpc.keepalive import LISTENER_KEEPALIVE
 from mobysession.rpc.registrar import Registrar
 from mobysession.rpc.server import open_server
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from mobysession.errors import StatusCode
+    from mobysession.rpc.keepalive import Keepalive
     from mobysession.rpc.registrar import Attachable
     from mobysession.rpc.server import Server, ServerCall
 
@@ -74,6 +76,7 @@ async def serve_listener(
     tls: ssl.SSLContext | None = None,
     max_connections: int = limits.MAX_CONNECTIONS,
     max_message: int = limits.MAX_MESSAGE,
+    keepalive: Keepalive | None = LISTENER_KEEPALIVE,
     on_call_started: Callable[[ServerCall], None] | None = None,
     on_call_ended: Callable[[ServerCall, StatusCode, str, BaseException | None], None] | None = None,
     task_status: trio.TaskStatus[Listening] = trio.TASK_STATUS_IGNORED,
@@ -87,6 +90,7 @@ async def serve_listener(
         tls: speak TLS with this context, which is told to offer only ``h2``; None: plain HTTP/2 at once.
         max_connections: that are open at once; more wait in the kernel's queue.
         max_message: bytes of one message of a request; a larger one ends its call with RESOURCE_EXHAUSTED.
+        keepalive: when a silent connection is asked whether anybody is there, and closed where nobody is; None: never.
         on_call_started: called in the loop for each call; must not wait.
         on_call_ended: the same at its end, with what the peer was told and the local failure behind it.
 
@@ -103,7 +107,7 @@ async def serve_listener(
     opened = await _open(listeners)
     try:
         listening = Listening(opened)
-        door = _Door(listening, registrar, tls, max_connections, max_message, on_call_started, on_call_ended)
+        door = _Door(listening, registrar, tls, max_connections, max_message, keepalive, on_call_started, on_call_ended)
         task_status.started(listening)
         with listening._serving:
             async with open_nursery() as connections:
@@ -126,6 +130,7 @@ class _Door:
         tls: ssl.SSLContext | None,
         max_connections: int,
         max_message: int,
+        keepalive: Keepalive | None,
         on_call_started: Callable[[ServerCall], None] | None,
         on_call_ended: Callable[[ServerCall, StatusCode, str, BaseException | None], None] | None,
     ) -> None:
@@ -135,6 +140,7 @@ class _Door:
         if tls is not None:
             tls.set_alpn_protocols(["h2"])
         self._max_message = max_message
+        self._keepalive = keepalive
         self._room = trio.Semaphore(max_connections)
         self._on_call_started = on_call_started
         self._on_call_ended = on_call_ended
@@ -175,6 +181,7 @@ class _Door:
             on_call_started=self._on_call_started,
             on_call_ended=self._on_call_ended,
             max_message=self._max_message,
+            keepalive=self._keepalive,
         ) as server:
             servers.add(server)
             if self._listening.stopped:

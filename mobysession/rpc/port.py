@@ -28,7 +28,8 @@ def nowait_sender(stream: trio.abc.Stream) -> Callable[[Buffer], int] | None:
     is not its business: it says 0, and the next `send_all` will tell.
     """
     plain = getattr(stream, "plain_socket", stream)
-    if not isinstance(plain, trio.SocketStream):
+    # Elsewhere a socket is no file descriptor.
+    if not isinstance(plain, trio.SocketStream) or os.name != "posix":
         return None
     socket = plain.socket
 

@@ -245,6 +245,7 @@ class Server(Connection):
     ) -> None:
         """End a call whose handler has returned, failed, been cancelled because of the call, or been given up."""
         call.leave()
+        call.discard()
         outcome = _OK if failure is None else _outcome_of(call, failure)
         if cancelled:
             # Why it was stopped; only the deadline stops a call without a failure.

@@ -3,7 +3,8 @@
 Three things hold a connection up without breaking it. The event loop stands still, because something in this program
 blocks it; then nobody is served, and the daemon gives up on a health check. The other side reads nothing from the
 socket. Or it reads and keeps a window shut, of one call or of the connection. Each is logged when it begins to be long,
-with the queues, the windows and the last frames, and again only after it was over.
+with the queues, the windows and the last frames, and again only after it was over. What stands still is up to the other
+side, so it gets one warning a look, none within `limits.STALL_QUIET` of the last, and a few bytes do not end a stall.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ class Watchdog:
         self.worst_lag = 0.0
         #: By stream: how many bytes had left the queue when they were seen to move last, and when that was.
         self._moved: dict[int, tuple[int, float]] = {}
-        #: What was told and is not over, with the time since when.
-        self._told: dict[str | int, float] = {}
+        #: What was told and is not over: the time since when, and the bytes that had moved when it was told.
+        self._told: dict[str | int, tuple[float, int]] = {}
+        #: When a stall was told last.
+        self._told_at = float("-inf")
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -63,20 +66,41 @@ class Watchdog:
             self._tell(f"the event loop stood still for {lag:.1f} s: something in this program blocks it")
 
     def look(self, now: float) -> None:
-        """See what does not move, and tell what is new of it."""
+        """See what does not move, and tell what is new of it; that it goes on is told when nothing told is left."""
         self._connection.traffic.settle()
-        found = self._held_up(now)
-        for what in [what for what in self._told if what not in found]:
-            _log.info("%s: it goes on after %.0f s", _name(what), now - self._told.pop(what))
-        for what, (since, text) in found.items():
-            if what not in self._told:
-                self._told[what] = since
-                self._tell(text)
+        waiting = self._connection.core.waiting()
+        found = self._held_up(waiting, now)
+        over = {what: self._told.pop(what) for what in self._over(found, waiting)}
+        if over and not self._told:
+            names = _listed([_name(what) for what in over], ", ")
+            _log.info("%s: it goes on after %.0f s", names, now - min(since for since, _ in over.values()))
+        new = [what for what in found if what not in self._told]
+        if new and now - self._told_at >= limits.STALL_QUIET:
+            self._told_at = now
+            self._told.update({what: (found[what][0], self._progress(what, waiting)) for what in new})
+            self._tell(_listed([found[what][1] for what in new], "; "))
 
-    def _held_up(self, now: float) -> dict[str | int, tuple[float, str]]:
+    def _over(self, found: dict[str | int, tuple[float, str]], waiting: dict[int, tuple[int, int]]) -> list[str | int]:
+        """Return what was told and holds nothing up any more: nothing waits for it, or enough has moved."""
+        return [
+            what
+            for what, (_, moved) in self._told.items()
+            if what not in found
+            and (not self._waits_for(what, waiting) or self._progress(what, waiting) - moved >= limits.SMALL_ANSWER)
+        ]
+
+    def _waits_for(self, what: str | int, waiting: dict[int, tuple[int, int]]) -> bool:
+        if what == _SOCKET:
+            return self._connection.traffic.bytes_handed > self._connection.traffic.bytes_sent
+        return bool(waiting) if what == _CONNECTION else what in waiting
+
+    def _progress(self, what: str | int, waiting: dict[int, tuple[int, int]]) -> int:
+        """Return the bytes that have moved past what holds them up."""
+        return waiting[what][1] if isinstance(what, int) else self._connection.traffic.bytes_sent
+
+    def _held_up(self, waiting: dict[int, tuple[int, int]], now: float) -> dict[str | int, tuple[float, str]]:
         """Return what does not move for too long: since when, and in words."""
-        core, traffic = self._connection.core, self._connection.traffic
-        waiting = core.waiting()
+        traffic = self._connection.traffic
         self._follow(waiting, now)
         unsent = traffic.bytes_handed - traffic.bytes_sent
         if unsent and now - traffic.handed_at >= limits.STALL:
@@ -112,3 +136,8 @@ class Watchdog:
 
 def _name(what: str | int) -> str:
     return f"stream {what}" if isinstance(what, int) else f"the {what}"
+
+
+def _listed(texts: list[str], between: str) -> str:
+    more = len(texts) - limits.STALLS_NAMED
+    return between.join([*texts[: limits.STALLS_NAMED], *([f"and {more} more"] if more > 0 else [])])

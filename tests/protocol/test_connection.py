@@ -910,3 +910,22 @@ def test_a_call_that_headers_cannot_carry(where: dict[str, Any]) -> None:
     with pytest.raises(LocalProtocolError):
         bare.core.start_call(**where)
     assert bare.core.open_calls == 0
+
+
+def test_messages_do_not_inflate_without_bound() -> None:
+    """Compressed messages that nobody takes end their call where they would inflate beyond what may be unread."""
+    bare = Bare(ServerConnection())
+    data = encode_messages([bytes(limits.MAX_MESSAGE)], compress=True)
+    size = bare.peer.max_outbound_frame_size
+    for stream_id in range(1, 13, 2):
+        bare.request((b"grpc-encoding", b"gzip"), stream_id=stream_id)
+        for start in range(0, len(data), size):
+            bare.peer.send_data(stream_id, data[start : start + size])
+        bare.run()
+        assert bare.core.unread <= limits.MAX_UNREAD
+    held = [event for event in bare.events if isinstance(event, events.MessagesReceived)]
+    lost = [event for event in bare.events if isinstance(event, events.CallReset)]
+    assert (len(held), len(lost)) == (3, 3)
+    answered = [dict(event.headers) for event in bare.heard_of(h2.events.ResponseReceived)]
+    assert [answer[b"grpc-status"] for answer in answered] == [b"8"] * 3
+    assert all(b"inflated" in answer[b"grpc-message"] for answer in answered)

@@ -732,3 +732,28 @@ async def test_a_lost_connection_is_no_cancellation_by_the_peer(ended: Any, open
             await trio.testing.wait_all_tasks_blocked()
     assert not seen[0].cancelled_by_peer
     assert ended[0][1:3] == (StatusCode.CANCELLED, "the other side closed the connection")
+
+
+async def test_a_call_that_is_over_holds_no_messages() -> None:
+    """What a handler has not taken is dropped with its call, whoever still knows the call."""
+    ended: list[ServerCall] = []
+    registrar = Registrar()
+    arrived = trio.Event()
+
+    async def never_read(call: ServerCall) -> None:
+        while not call.unread:
+            await trio.testing.wait_all_tasks_blocked()
+        arrived.set()
+        await trio.sleep_forever()
+
+    registrar.stream("/a.B/C", never_read)
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with (
+        open_server(ours, registrar, on_call_ended=lambda call, *_how: ended.append(call)),
+        open_channel(theirs) as channel,
+        channel.open_call("/a.B/C") as call,
+    ):
+        await call.send(bytes(1000))
+        await arrived.wait()
+    (over,) = ended
+    assert over.unread == 0
