@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_relay"]
 
+_METHODS = (b"GET", b"HEAD", b"POST")
 _REFUSAL = b'{"message":"this proxy does not let upgrades through"}\n'
 
 
@@ -48,22 +49,30 @@ async def open_relay(
 
 
 async def _serve(client: trio.abc.Stream, engine: Path, refuse: Collection[str]) -> None:
-    head = b""
-    while b"\r\n" not in head:
-        data = await client.receive_some()
-        if not data:
-            return
-        head += data
-    path = head.split(b" ", 2)[1].decode().partition("?")[0]
-    if path in refuse:
-        fields = f"Content-Type: application/json\r\nContent-Length: {len(_REFUSAL)}\r\nConnection: close\r\n\r\n"
-        await client.send_all(b"HTTP/1.1 403 Forbidden\r\n" + fields.encode() + _REFUSAL)
-        return
     async with await trio.open_unix_socket(engine) as server, trio.open_nursery() as nursery:
-        await server.send_all(head)
-        nursery.start_soon(_pump, client, server)
+        nursery.start_soon(_pump_requests, client, server, refuse)
         await _pump(server, client)
         nursery.cancel_scope.cancel()
+
+
+async def _pump_requests(client: trio.abc.Stream, server: trio.SocketStream, refuse: Collection[str]) -> None:
+    """Pass on what the client sends up to a request that is refused; a connection may carry several."""
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        async for data in client:
+            # A client begins a request when the one before is answered, so with a read of its own.
+            if _path(bytes(data)) in refuse:
+                fields = (
+                    f"Content-Type: application/json\r\nContent-Length: {len(_REFUSAL)}\r\nConnection: close\r\n\r\n"
+                )
+                await client.send_all(b"HTTP/1.1 403 Forbidden\r\n" + fields.encode() + _REFUSAL)
+                break
+            await server.send_all(data)
+        await server.send_eof()
+
+
+def _path(data: bytes) -> str | None:
+    method, _, rest = data.partition(b"\r\n")[0].partition(b" ")
+    return rest.split(b" ")[0].decode().partition("?")[0] if method in _METHODS else None
 
 
 async def _pump(source: trio.abc.ReceiveStream, sink: trio.abc.SendStream) -> None:
