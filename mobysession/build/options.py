@@ -150,6 +150,8 @@ class BuildOptions:
             raise UsageError("secrets takes a mapping of secret ID to source")
         if self.access is not None and not hasattr(self.access, "decide"):
             raise UsageError(f"access takes an Access, not an object of type {type(self.access).__name__}")
+        for text in (self.target or "", *self.tags, *self.platforms, *_texts(self.build_args), *_texts(self.labels)):
+            _check_text(text)
         for tag in self.tags:
             _check_tag(tag)
         if self.network not in _NETWORK_MODES:
@@ -274,6 +276,19 @@ def _parse_host(line: str) -> tuple[str, str]:
         except ValueError:
             raise UsageError(f"host entry {line!r}: {address!r} is no IP address, nor host-gateway") from None
     return host, address
+
+
+def _texts(mapping: Mapping[str, str | None]) -> list[str]:
+    return [text for pair in mapping.items() for text in pair if text is not None]
+
+
+def _check_text(text: str) -> None:
+    """Refuse what came from bytes that are no UTF-8: neither gRPC nor JSON can carry it."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{text!r} is not UTF-8, and the engine takes nothing else") from None
 
 
 def _check_tag(tag: str) -> None:

@@ -53,6 +53,25 @@ class Parser(argparse.ArgumentParser):
         )
         self.add_argument("-h", "--help", action="help", help="Show this message and exit.")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Read ``args``; what follows an option that takes a value is that value, also where it begins with a dash."""
+        return super().parse_known_args(self._joined(list(args or ())), namespace)
+
+    def _joined(self, words: list[str]) -> list[str]:
+        joined: list[str] = []
+        while words:
+            word = words.pop(0)
+            if word == "--" or (self._subparsers is not None and not word.startswith("-")):
+                return [*joined, word, *words]
+            action = self._option_string_actions.get(word)
+            if action is not None and action.nargs is None and words and words[0].startswith("-"):
+                word += ("=" if word.startswith("--") else "") + words.pop(0)
+            elif action is not None and action.nargs is None and words:
+                joined.append(word)
+                word = words.pop(0)
+            joined.append(word)
+        return joined
+
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         """Print the help; OSError where that is impossible, which argparse would keep to itself."""
         (sys.stdout if file is None else file).write(self.format_help())

@@ -75,9 +75,10 @@ class Account:
 class Abuse:
     """The accounts of one connection."""
 
-    __slots__ = ("_ends", "_frames")
+    __slots__ = ("_ends", "_frames", "clock")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self._frames = Account(limits.MAX_IDLE_FRAMES, limits.IDLE_FRAME_RATE, clock)
         self._ends = Account(limits.MAX_EARLY_ENDS, limits.EARLY_END_RATE, clock)
 

@@ -56,6 +56,7 @@ class CallState(CallWindow):
         "header_size",
         "headers_sent",
         "local_ended",
+        "overdue_at",
         "reader",
         "refused",
         "status",
@@ -69,6 +70,8 @@ class CallState(CallWindow):
         #: Server: the peer takes gzip, and was told that it gets it.
         self.accepts_gzip = False
         self.compress = False
+        #: Server: from when on a reset by the peer is that of the call's own timeout.
+        self.overdue_at = float("inf")
         #: Bytes of a message that has not arrived to its end, and of the headers that the call began with.
         self.buffered = 0
         self.header_size = 0

@@ -40,6 +40,8 @@ __all__ = ["ServerConnection"]
 
 #: Tells that the peer has read the first of two goodbyes.
 _GOODBYE = b"goodbye!"
+#: Of a timeout: callers round it up when they say it, and take the call back when it is over.
+_NEARLY = 0.95
 _RESPONSE = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 
 
@@ -57,6 +59,13 @@ class ServerConnection(GrpcConnection):
         self._closing = False
         #: Bytes of the header lists of all open calls.
         self._headers_held = 0
+        #: Calls that were ended for their size since the peer was last written to.
+        self._oversized = 0
+
+    def data_to_send(self, *, bulk: bool = True) -> bytes:
+        """Return the next bytes for the peer, as `GrpcConnection.data_to_send` does."""
+        self._oversized = 0
+        return super().data_to_send(bulk=bulk)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -214,6 +223,9 @@ class ServerConnection(GrpcConnection):
         call.reader = MessageReader(request.encoding, limit=self._max_message)
         call.accepts_gzip = request.accepts_gzip
         call.header_size = request.size
+        if request.timeout is not None:
+            waited = max(_NEARLY * request.timeout, limits.TIMED_OUT)
+            call.overdue_at = self._h2.abuse.clock() + waited
         self._headers_held += request.size
         # The list is the handler's, who may do with it what he likes.
         metadata = list(request.metadata)
@@ -260,8 +272,11 @@ class ServerConnection(GrpcConnection):
 
     def _on_stream_reset(self, event: h2.events.StreamReset) -> None:
         call = self._calls.get(event.stream_id)
-        if call is not None and not (call.headers_sent and event.remote_reset):
-            self._h2.abuse.call_wasted()
+        abuse = self._h2.abuse
+        # A caller whose time is up takes the call back, as it should.
+        honest = call is not None and event.remote_reset and (call.headers_sent or abuse.clock() >= call.overdue_at)
+        if call is not None and not honest:
+            abuse.call_wasted()
         super()._on_stream_reset(event)
 
     def _forget(self, stream_id: int) -> None:
@@ -269,7 +284,10 @@ class ServerConnection(GrpcConnection):
         super()._forget(stream_id)
 
     def _fail(self, stream_id: int, error: RpcError) -> None:
-        self._h2.abuse.call_wasted()
+        # What is only too large is no misuse, as long as no more calls end so at once than may be open.
+        self._oversized += error.code is StatusCode.RESOURCE_EXHAUSTED
+        if error.code is not StatusCode.RESOURCE_EXHAUSTED or self._oversized > limits.MAX_CONCURRENT_STREAMS:
+            self._h2.abuse.call_wasted()
         self._outbox.drop(stream_id)
         fields = serialize_status(error.code, error.message)
         self._answer_now(stream_id, fields if self._calls[stream_id].headers_sent else [*_RESPONSE, *fields])

@@ -272,3 +272,18 @@ def test_nothing_is_given_where_nobody_can_be_asked(fake_docker_host: BlockingFa
     assert ran.returncode == 1
     assert "secret token is refused by the client: the approval failed with OSError" in ran.stderr
     assert SECRET not in ran.stdout + ran.stderr
+
+
+def test_a_value_may_begin_with_a_dash(cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path) -> None:
+    """What follows an option that takes a value is its value, as docker has it; after -- comes the directory."""
+    assert cli("build", "--label", "-l=-v", "--build-arg", "-A=-1", "-q", "--", context).status == 0
+    sent = attributes(fake_docker_host)
+    assert (sent["label:-l"], sent["build-arg:-A"]) == ("-v", "-1")
+
+
+@pytest.mark.parametrize("option", ["--build-arg", "--label", "--target", "--tag", "--platform"])
+def test_a_value_that_is_not_utf8_is_wrong_usage(cli: Cli, context: Path, option: str) -> None:
+    """Neither gRPC nor JSON can carry it; the message shows what it was."""
+    status, _, err = cli("build", option, "a=\udcff", context)
+    assert status == 2
+    assert "'a=\\udcff' is not UTF-8" in err or "'\\udcff' is not UTF-8" in err

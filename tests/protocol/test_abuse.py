@@ -312,6 +312,39 @@ def test_calls_that_are_thrown_away(how: str) -> None:
     assert core.open_calls == 0
 
 
+#: The beginning of one, as long as an honest peer sends it at once.
+TOO_LARGE = b"\0\xff\xff\xff\xff" + bytes(4 * limits.KIB)
+
+
+def test_messages_that_are_too_large_are_no_abuse() -> None:
+    """A peer that hears for each call that its message is too large may try for ever."""
+    assert flood(server(), wasting(lambda number: frame(0, 0, number, TOO_LARGE))) == ENDLESS
+
+
+def test_messages_that_are_too_large_at_once() -> None:
+    """More of them than calls may be open, before the peer takes an answer, do count: their handlers run together."""
+    core = server()
+    number = limits.MAX_EARLY_ENDS + limits.MAX_CONCURRENT_STREAMS + 1
+    calls = wasting(lambda stream_id: frame(0, 0, stream_id, TOO_LARGE))
+    for said in itertools.islice(calls, number - 1):
+        core.receive_data(said)
+    with pytest.raises(RemoteProtocolError, match="reset before they were answered"):
+        core.receive_data(next(calls))
+
+
+@pytest.mark.parametrize(("timeout", "waited", "free"), [(b"1S", 1, True), (b"1S", 0.5, False), (b"1n", 0, False)])
+def test_a_caller_whose_time_is_up(timeout: bytes, waited: float, free: bool) -> None:
+    """A reset when the call's own timeout has passed is none of the early ones; no timeout is too short for that."""
+    clock = Clock()
+    core = server(clock)
+    block = hpack.Encoder().encode([(*field, True) for field in [*REQUEST, (b"grpc-timeout", timeout)]])
+    for number in range(1, 21, 2):
+        core.receive_data(frame(1, 4, number, block))
+        clock.now += waited
+        core.receive_data(frame(3, 0, number, b"\0\0\0\x08"))
+    assert core._h2.abuse._ends.spent == (0 if free else 10)
+
+
 def test_all_in_one_read() -> None:
     """A thousand and one in one read start no call at all: nothing of it is reported."""
     core = server()

@@ -16,7 +16,7 @@ import trio.testing
 import trustme
 
 from mobysession.errors import EndpointError, RpcError, StatusCode, UsageError
-from mobysession.limits import READY_TIMEOUT
+from mobysession.limits import KEEPALIVE_TIMEOUT, LISTENER_KEEPALIVE, READY_TIMEOUT
 from mobysession.rpc.client import open_channel
 from mobysession.rpc.listener import serve_listener
 from mobysession.rpc.registrar import Cardinality, Registrar
@@ -250,6 +250,21 @@ async def test_a_silent_connection_is_closed_in_time(autojump_clock: trio.testin
             assert await echo(channel) == b"hello"
             assert READY_TIMEOUT <= trio.current_time() - started < READY_TIMEOUT + 5
         await silent.aclose()
+
+
+async def test_a_peer_that_vanished_gives_its_place_back(autojump_clock: trio.testing.MockClock):
+    """Who was served, and is gone without a goodbye, is asked, and makes room for the next one."""
+    door = Door()
+    async with serving(door, max_connections=1):
+        vanished = door.knock()
+        await vanished.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        await trio.testing.wait_all_tasks_blocked()
+        async with open_channel(door.knock()) as channel:
+            started = trio.current_time()
+            with trio.fail_after(LISTENER_KEEPALIVE + KEEPALIVE_TIMEOUT + 5):
+                assert await echo(channel) == b"hello"
+            assert trio.current_time() - started >= LISTENER_KEEPALIVE
+        await vanished.aclose()
 
 
 async def test_stopping_lets_calls_end():

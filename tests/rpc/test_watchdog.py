@@ -102,7 +102,7 @@ async def test_a_window_that_stays_shut_is_told_once(told: Any, caplog: Any, aut
         assert call.queued == 983_046
         assert call.send_window == 0
         assert call.stalled > 500
-        peer.h2.increment_flow_control_window(1000, 1)
+        peer.h2.increment_flow_control_window(limits.SMALL_ANSWER, 1)
         await peer.flush()
         await trio.sleep(2)
         assert any("stream 1: it goes on after" in record.getMessage() for record in caplog.records)
@@ -148,6 +148,43 @@ async def test_a_peer_that_does_not_read_is_told_once(told: Any, autojump_clock:
         assert found.unsent > 0
         assert found.blocked > 299
     await theirs.aclose()
+
+
+async def test_many_stalls_are_one_warning(told: Any, autojump_clock: Any) -> None:
+    """Fifty shut windows are told in one warning; single bytes neither end a stall nor bring another warning."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    peer = RawPeer(theirs, stream_window=0, connection_window=2**31 - 1)
+    streams = range(1, 101, 2)
+    async with trio.open_nursery() as nursery, open_server(ours, hosting(M=bulk)):
+        nursery.start_soon(peer.run)
+        for number in streams:
+            peer.open_call(number)
+        await peer.flush()
+        for _ in range(20):
+            await trio.sleep(limits.STALL + 3)
+            for number in streams:
+                peer.h2.increment_flow_control_window(1, number)
+            await peer.flush()
+        (text,) = told()
+        assert "(stream 1)" in text
+        assert f"; and {len(streams) - limits.STALLS_NAMED} more\n" in text
+        nursery.cancel_scope.cancel()
+
+
+async def test_stalls_are_told_with_quiet_between(told: Any, autojump_clock: Any) -> None:
+    """Stalls that begin one after the other are told together, once the quiet time is over."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    peer = RawPeer(theirs, stream_window=0, connection_window=2**31 - 1)
+    async with trio.open_nursery() as nursery, open_server(ours, hosting(M=bulk)):
+        nursery.start_soon(peer.run)
+        for number in range(1, 41, 2):
+            peer.open_call(number)
+            await peer.flush()
+            await trio.sleep(2)
+        await trio.sleep(limits.STALL + limits.STALL_QUIET)
+        assert len(told()) == 2
+        assert "and 16 more" in told()[1]
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_slow_reader_is_not_told_of(told: Any, autojump_clock: Any) -> None:
