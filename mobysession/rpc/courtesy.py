@@ -38,9 +38,6 @@ class Courtesy:
     def bulk_may_go(self, waits: bool) -> bool:
         """Say whether bulk, if any ``waits``, takes part in the next write; where it may not, a turn has to pass."""
         if not waits:
-            # What it waited for has gone without it, as a call that was cancelled does.
-            self._turns = 0
-            self._went = True
             return True
         if self._arrived and self._went:
             self._turns = limits.ANSWER_TURNS
