@@ -11,7 +11,7 @@
 
     trio.run(main)
 
-Blocking code uses `mobysession.sync`. Names load on first use, so that importing the package costs next to nothing.
+Blocking code uses `mobysession.sync`, asyncio code `mobysession.aio`. Names load on first use, so that importing the package costs next to nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mobysession._version import __version__
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from mobysession import build, sync
+    from mobysession import aio, build, sync
     from mobysession.build import BuildOptions, BuildResult, Ulimit
     from mobysession.buildkit.control import Control, open_control
     from mobysession.errors import (
@@ -153,7 +153,7 @@ _HOMES = {
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 #: Rooms that are reached as attributes without an import of their own.
-_ROOMS = ("build", "sync")
+_ROOMS = ("aio", "build", "sync")
 
 __all__ = [
     "Access",
@@ -231,6 +231,7 @@ __all__ = [
     "UpgradeRefused",
     "UsageError",
     "__version__",
+    "aio",
     "build",
     "open_control",
     "open_session",

@@ -1,8 +1,9 @@
-"""Nurseries whose failures reach the caller as what they are."""
+"""Nurseries whose failures reach the caller as what they are, and where the functions of a caller are awaited."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import trio
@@ -10,9 +11,14 @@ import trio
 from mobysession.errors import MobysessionError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from typing import Any
 
-__all__ = ["open_nursery", "single_cause"]
+__all__ = ["CALLERS_LOOP", "open_nursery", "single_cause"]
+
+#: Runs an asynchronous function of the caller's where the caller awaits: set by a front door whose callers do so in
+#: another loop than this one.
+CALLERS_LOOP: ContextVar[Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]] = ContextVar("CALLERS_LOOP")
 
 
 @asynccontextmanager

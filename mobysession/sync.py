@@ -6,6 +6,7 @@ its own while the ``with`` block runs; what goes wrong with it meanwhile is rais
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,8 @@ def open_session(
     )
     session.allow(*services)
     host = _Host(session)
-    thread = threading.Thread(target=host.run, name=f"mobysession {session.id}", daemon=True)
+    context = contextvars.copy_context()  # callbacks see the context variables of who called
+    thread = threading.Thread(target=context.run, args=(host.run,), name=f"mobysession {session.id}", daemon=True)
     thread.start()
     try:
         yield BlockingSession(session, host.wait_ready())

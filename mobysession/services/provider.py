@@ -1,7 +1,8 @@
 """Calling a function of the user's that provides something while a build runs: a secret, or registry credentials.
 
 Such a function may be synchronous, and then runs in a worker thread so that it can take its time, or asynchronous, and
-then runs in the session's own loop. It may take what it is asked for, or nothing.
+then runs in the loop of who gave it: the session's own, or the asyncio loop that a front door was called in. It may
+take what it is asked for, or nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
+
+from mobysession.concurrency import CALLERS_LOOP
 
 __all__ = ["Provider"]
 
@@ -41,11 +44,15 @@ class Provider:
         """
         bound = functools.partial(self._function, subject) if self._takes_subject else self._function
         if self._is_async:
-            found = bound()
-        else:
-            # In a tuple, for trio takes a returned awaitable for a mistake; here it may be what a lambda made.
-            (found,) = await trio.to_thread.run_sync(lambda: (bound(),), abandon_on_cancel=True)
-        return await found if isinstance(found, Awaitable) else found
+            return await _in_callers_loop(bound)
+        # In a tuple, for trio takes a returned awaitable for a mistake; here it may be what a lambda made.
+        (found,) = await trio.to_thread.run_sync(lambda: (bound(),), abandon_on_cancel=True)
+        return await _in_callers_loop(lambda: found) if isinstance(found, Awaitable) else found
+
+
+async def _in_callers_loop(function: Callable[[], Any]) -> Any:
+    carry = CALLERS_LOOP.get(None)
+    return await (carry(function) if carry is not None else function())
 
 
 def _takes_subject(function: Callable[..., object]) -> bool:
