@@ -269,11 +269,33 @@ TUNNEL_CHUNK: Final = 32 * KIB
 #: Bytes of such a session that may wait in the connection which carries it before its writer has to. Ours: a small
 #: answer stands behind as many, and the writer writes as many at once.
 TUNNEL_AHEAD: Final = WRITE_SIZE
+#: Spans of a session that are kept until they are handed to the engine. Ours: some MiB; a large build makes a thousand
+#: calls.
+KEPT_SPANS: Final = 4096
+#: Seconds that an engine may take to accept spans. Ours: a build is over then, and somebody waits for its result;
+#: moby/buildkit's history waits three for them.
+TRACE_HANDOVER: Final = 3.0
+#: Seconds that an exporter of OpenTelemetry may take at the end of a build. Ours, for the same reason.
+TRACE_FLUSH: Final = 5.0
 #: Endpoints of which a process remembers by which way a session was attached. Ours.
 REMEMBERED_ENDPOINTS: Final = 64
 #: Seconds that a lost session waits to hear whether the build's control connection goes too. Ours: where a daemon dies,
 #: its sockets close within milliseconds of each other.
 BOTH_LOST: Final = 0.05
+
+#: Seconds for which an ID is asked for again that the daemon says it still has: engines let go of a lost session with
+#: its next health check, seen after 0.7 s (20.10) to 4.8 s (26, 28), and within 10 s where that check has to time out.
+RESUME_PATIENCE: Final = 15.0
+#: Seconds between two of these attempts. Ours: each costs the engine a connection.
+RESUME_PAUSE: Final = 0.2
+#: Events that a subscriber may be behind before it misses some. Ours: a second of a busy build's.
+EVENTS_BEHIND: Final = 1024
+#: Generations of sessions that spawn sessions: the one that was created is the first. Ours.
+MAX_SPAWN_DEPTH: Final = 10
+#: Requests that may be queued on one session. Ours.
+MAX_QUEUED_REQUESTS: Final = 10_000
+#: Results of which the outputs are told by an inspection. Ours.
+KEPT_OUTPUTS: Final = 16
 
 # -- builds ------------------------------------------------------------------------------------------------------------
 
@@ -285,3 +307,31 @@ MAX_TRACE_LINE: Final = 32 * MIB
 #: Bytes of a Dockerfile that comes from stdin. Ours: what a mistaken tar exceeds; the largest generated ones have some
 #: hundred KiB.
 MAX_DOCKERFILE: Final = 8 * MIB
+#: Characters of a build's output that `mobysession.dockerpy` keeps for a program that does not read. Ours.
+MAX_UNREAD_OUTPUT: Final = 64 * MIB
+
+# -- what is remembered ------------------------------------------------------------------------------------------------
+
+#: Seconds between two looks at whether another process has changed the store. Ours: soon for a person, and a look takes
+#: some 0.1 ms.
+STATE_WATCH: Final = 0.25
+#: Seconds that a write waits for another process to let go of the store. Ours: each holds it for milliseconds.
+STATE_BUSY: Final = 10.0
+#: Bytes of one value of a state, as JSON. Ours: it is for settings and references, not for contents.
+MAX_STATE_VALUE: Final = 1 * MIB
+#: Seconds within which another use of the active daemon is not written down again. Ours.
+ACCESS_GRAIN: Final = 60.0
+#: Seconds for which messages of an inbox are kept after they were processed, to be looked at. Ours: a week.
+INBOX_KEPT: Final = 7 * 24 * 3600.0
+#: Bytes of one message of an inbox, as JSON. Ours: as a value of a state.
+MAX_INBOX_MESSAGE: Final = 1 * MIB
+#: Seconds that a key ring, which may ask to be unlocked, may take. Ours, as for a credential helper.
+KEYRING_TIMEOUT: Final = 30.0
+#: Bytes of a passphrase or token that is kept for a daemon. Ours: the longest tokens have some 4 KiB.
+MAX_PASSWORD: Final = 16 * KIB
+#: Bytes of the path of a socket: Linux' sun_path has 108, others 104, with the NUL.
+MAX_SOCKET_PATH: Final = 103
+#: Seconds that another process may take to answer about a session of its own. Ours: it is on this machine.
+LOCAL_TIMEOUT: Final = 5.0
+#: Events of a session that wait for one who watches it from another process; those over it are counted. Ours.
+WATCHED_EVENTS: Final = 1024

@@ -52,6 +52,7 @@ ON_ENGINE = frozenset(
     (
         "readme:demo",
         "builds:progress",
+        "docker-py:build",
         "errors:build-failed",
         "errors:cli-build-failed",
         "errors:bad-dockerfile",

@@ -71,6 +71,7 @@ ON_FAKE = {
     "readme:probe": Fake(),
     "builds:result": Fake(any_order=True),
     "builds:secrets": Fake(),
+    "docker-py:patch": Fake(),
     "errors:cause": Fake(),
     "errors:bad-build": Fake(),
     "errors:bad-options": Fake(),

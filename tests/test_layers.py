@@ -44,7 +44,11 @@ ROOMS: dict[str, set[str]] = {
         *("dockerpy", "sync", "aio", "build", "session", "progress", "buildkit", "services", "filesync", "rpc"),
         *("transport", "state", "protocol"),
     },
-    "dockerpy": {"build", "session"},
+    # Besides what it opens, what docker-py's clients and arguments become: an endpoint, credentials, a context.
+    "dockerpy": {
+        *("build", "buildkit.logs", "buildkit.status", "filesync.tar_archive", "services.credentials"),
+        *("transport.endpoint", "transport.tls"),
+    },
     # Besides the rooms they open, the modules whose types stand in their signatures.
     "sync": {"build", "session", *ARGUMENT_TYPES},
     "aio": {"build", "session", *ARGUMENT_TYPES},
@@ -76,6 +80,7 @@ HEAVY = {
     "docker": "dockerpy",
     "grpc": "rpc",
     "httpx": "services",
+    "opentelemetry": "session",
     "rich": "progress",
     "sqlite3": "state",
 }

@@ -1,0 +1,58 @@
+"""``patch``: clients of docker-py that build with BuildKit, without knowing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from docker.api.build import BuildApiMixin
+from docker.models.images import ImageCollection
+
+from mobysession.dockerpy.collection import build
+from mobysession.dockerpy.stream import start_build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["patch"]
+
+
+def patch() -> Callable[[], None]:
+    """Make ``client.images.build`` and ``client.api.build`` of every client build with BuildKit.
+
+    Returns:
+        A function that makes them what they were. Patching twice is undone by one call of each.
+    """
+    before = BuildApiMixin.build, ImageCollection.build
+    _set(_api_build, _images_build)
+
+    def undo() -> None:
+        _set(*before)
+
+    return undo
+
+
+def _set(api_build: Callable[..., Any], images_build: Callable[..., Any]) -> None:
+    # By name, for to a type checker a method is not to be assigned to.
+    setattr(BuildApiMixin, "build", api_build)  # noqa: B010
+    setattr(ImageCollection, "build", images_build)  # noqa: B010
+
+
+#: docker-py's arguments may be given by position.
+_POSITIONAL = (
+    *("path", "tag", "quiet", "fileobj", "nocache", "rm", "timeout", "custom_context", "encoding", "pull", "forcerm"),
+    *("dockerfile", "container_limits", "decode", "buildargs", "gzip", "shmsize", "labels", "cache_from", "target"),
+    *("network_mode", "squash", "extra_hosts", "platform", "isolation", "use_config_proxy"),
+)
+
+
+def _api_build(self: Any, *positional: Any, **arguments: Any) -> Any:
+    """Build with BuildKit; see `mobysession.dockerpy.start_build`."""
+    given = dict(zip(_POSITIONAL, positional, strict=False))
+    if len(positional) > len(_POSITIONAL) or not given.keys().isdisjoint(arguments):
+        raise TypeError("build() got too many arguments, or one of them twice")
+    return start_build(self, **given, **arguments)
+
+
+def _images_build(self: Any, **arguments: Any) -> Any:
+    """Build with BuildKit; see `mobysession.dockerpy.build`."""
+    return build(self.client, **arguments)

@@ -1,0 +1,276 @@
+"""Builds through docker-py's clients: the output as it comes, errors as docker-py's, patched and not."""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+import io
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import docker
+import pytest
+import requests
+import trio
+from docker.errors import APIError, BuildError, DockerException, InvalidVersion
+from docker.models.images import ImageCollection
+
+from mobysession import limits
+from mobysession.dockerpy import build, patch, start_build
+from mobysession.dockerpy.failures import as_docker_error
+from mobysession.errors import (
+    ApiError,
+    BuildFailed,
+    ConnectError,
+    ContextError,
+    HandshakeTimeout,
+    MobysessionError,
+    OutputError,
+    StatusCode,
+    UnsupportedByEngine,
+    UpgradeRefused,
+    UsageError,
+)
+from mobysession.testing import BlockingFakeDaemon, FakeSolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from mobysession.testing.script import Script
+
+VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
+IMAGE = "sha256:" + "0123456789abcdef" * 4
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No configuration; and no thread of a build is left."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    yield
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name == "mobysession build":
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def client_of(daemon: BlockingFakeDaemon) -> docker.DockerClient:
+    return docker.DockerClient(base_url=daemon.endpoint.url, version="1.45")
+
+
+def dockerfile() -> io.BytesIO:
+    return io.BytesIO(b"FROM scratch\n")
+
+
+async def solved(solve: FakeSolve) -> dict[str, str]:
+    return {"containerimage.config.digest": IMAGE}
+
+
+async def failed(solve: FakeSolve) -> dict[str, str]:
+    solve.fail("no")
+
+
+def daemon_with(script: Script) -> BlockingFakeDaemon:
+    return BlockingFakeDaemon(script=script)
+
+
+def test_output_is_bytes_of_json_or_dicts() -> None:
+    """One message each, ended as the engine ends them."""
+    with daemon_with(solved) as daemon:
+        api = client_of(daemon).api
+        chunks = list(start_build(api, fileobj=dockerfile(), tag="a"))
+        assert all(isinstance(chunk, bytes) and chunk.endswith(b"}\r\n") for chunk in chunks)
+        decoded = list(start_build(api, fileobj=dockerfile(), tag="a", decode=True))
+    assert [json.loads(chunk) for chunk in chunks if isinstance(chunk, bytes)] == decoded
+    assert decoded[-2:] == [
+        {"stream": "Successfully built 0123456789ab\n"},
+        {"stream": "Successfully tagged a:latest\n"},
+    ]
+
+
+def test_a_quiet_build_says_its_id_only() -> None:
+    """As docker-py's does."""
+    with daemon_with(solved) as daemon:
+        chunks = list(start_build(client_of(daemon).api, fileobj=dockerfile(), quiet=True, decode=True))
+    assert chunks == [{"stream": f"{IMAGE}\n"}]
+
+
+def test_a_callback_sees_the_callers_context_variables() -> None:
+    """Although the build runs in a thread."""
+    secrets = []
+
+    async def script(solve: FakeSolve) -> dict[str, str]:
+        secrets.append(await (await solve.session()).get_secret("token"))
+        return {}
+
+    VARIABLE.set("of the caller")
+    with daemon_with(script) as daemon:
+        list(start_build(client_of(daemon).api, fileobj=dockerfile(), secrets={"token": lambda: VARIABLE.get()}))
+    assert secrets == [b"of the caller"]
+
+
+def test_closing_the_output_cancels_the_build() -> None:
+    """When close returns, nothing of it is left here; the engine was told."""
+    ended = threading.Event()
+    with daemon_with(_endless(ended)) as daemon:
+        stream = start_build(client_of(daemon).api, fileobj=dockerfile(), decode=True)
+        assert next(stream) == {"stream": "Step 1/1 : RUN sleep\n"}
+        stream.close()
+        assert ended.wait(5)
+        with pytest.raises(StopIteration):
+            next(stream)
+
+
+def test_forgetting_the_output_cancels_the_build() -> None:
+    """As the end of docker-py's connection would."""
+    ended = threading.Event()
+    with daemon_with(_endless(ended)) as daemon:
+        start_build(client_of(daemon).api, fileobj=dockerfile())
+        gc.collect()
+        assert ended.wait(5)
+
+
+def test_a_build_that_says_nothing_is_given_up_after_the_timeout() -> None:
+    """With the exception of requests that docker-py lets through."""
+    ended = threading.Event()
+    with daemon_with(_endless(ended)) as daemon:
+        stream = start_build(client_of(daemon).api, fileobj=dockerfile(), timeout=0.1)
+        next(stream)
+        with pytest.raises(requests.exceptions.ReadTimeout, match=r"said nothing for 0\.1 s"):
+            next(stream)
+        assert ended.wait(5)
+
+
+def test_what_nobody_reads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs beyond the bound are left out, the result is not, and the reader is told."""
+    monkeypatch.setattr(limits, "MAX_UNREAD_OUTPUT", 4096)
+
+    async def script(solve: FakeSolve) -> dict[str, str]:
+        async with solve.vertex("[1/1] RUN yes") as step:
+            for _ in range(100):
+                step.log("y\n")
+        return {"containerimage.config.digest": IMAGE}
+
+    with daemon_with(script) as daemon:
+        stream = start_build(client_of(daemon).api, fileobj=dockerfile(), decode=True)
+        stream._run.join()
+        texts = [chunk.get("stream", "") for chunk in stream]  # type: ignore[union-attr]  # decoded
+    assert texts.count("y\n") < 50
+    assert any("messages are left out" in text for text in texts)
+    assert "Successfully built" in texts[-1]
+
+
+def test_a_failed_build_ends_in_an_error_message() -> None:
+    """Where it had begun; the error itself is kept beside it."""
+
+    with daemon_with(_failing) as daemon:
+        stream = start_build(client_of(daemon).api, fileobj=dockerfile(), decode=True)
+        chunks = list(stream)
+    last = chunks[-1]
+    assert isinstance(last, dict)
+    assert "no" in last["error"]
+    assert last["errorDetail"]["message"] == last["error"]
+    assert stream.result is None
+    assert isinstance(stream.failure, BuildFailed)
+
+
+def test_a_build_that_does_not_begin_is_an_error_of_the_api() -> None:
+    """As where docker-py's request is refused."""
+    with daemon_with(failed) as daemon, pytest.raises(APIError, match="no") as caught:
+        start_build(client_of(daemon).api, fileobj=dockerfile())
+    assert caught.value.is_server_error()
+    assert isinstance(caught.value.__cause__, BuildFailed)
+
+
+def test_a_daemon_that_is_not_there_is_an_error_of_the_connection(tmp_path: Path) -> None:
+    """Of requests, as from docker-py."""
+    client = docker.DockerClient(base_url=f"unix://{tmp_path}/none.sock", version="1.45")
+    with pytest.raises(requests.exceptions.ConnectionError, match="there is no socket"):
+        build(client, fileobj=dockerfile())
+
+
+def test_a_failed_build_raises_docker_pys_error() -> None:
+    """With the log in it, and our error behind it."""
+
+    with daemon_with(_failing) as daemon, pytest.raises(BuildError, match="no") as caught:
+        build(client_of(daemon), fileobj=dockerfile())
+    assert next(iter(caught.value.build_log)) == {"stream": "Step 1/1 : RUN no\n"}
+    assert isinstance(caught.value.__cause__, BuildFailed)
+
+
+def test_a_build_without_an_image_returns_none() -> None:
+    """Where its output went elsewhere."""
+
+    async def script(solve: FakeSolve) -> dict[str, str]:
+        return {}
+
+    with daemon_with(script) as daemon:
+        image, logs = build(client_of(daemon), fileobj=dockerfile())
+    assert image is None
+    assert list(logs) == []
+
+
+def test_patched_clients_build_here_until_that_is_undone() -> None:
+    """Both of docker-py's ways, with arguments by position too."""
+    before = docker.APIClient.build, ImageCollection.build
+    undo = patch()
+    try:
+        with daemon_with(solved) as daemon:
+            api = client_of(daemon).api
+            chunks = list(api.build(None, "a:1", True, dockerfile(), decode=True))
+            assert chunks == [{"stream": f"{IMAGE}\n"}]
+            with pytest.raises(TypeError, match="one of them twice"):
+                api.build(".", path=".")  # type: ignore[misc]  # it is what is refused
+        with daemon_with(_without_image) as daemon:
+            assert client_of(daemon).images.build(fileobj=dockerfile())[0] is None
+    finally:
+        undo()
+    assert (docker.APIClient.build, ImageCollection.build) == before
+
+
+async def _failing(solve: FakeSolve) -> dict[str, str]:
+    async with solve.vertex("[1/1] RUN no"):
+        solve.fail("no")
+
+
+async def _without_image(solve: FakeSolve) -> dict[str, str]:
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        (UnsupportedByEngine("a"), InvalidVersion, None),
+        (UpgradeRefused("a", status=403, reason="b"), APIError, 403),
+        (ApiError("a", status=404), APIError, 404),
+        (UsageError("a", hint="b"), APIError, 400),
+        (ContextError("a"), APIError, 500),
+        (BuildFailed("a", code=StatusCode.INVALID_ARGUMENT), APIError, 400),
+        (ConnectError("a"), requests.exceptions.ConnectionError, None),
+        (HandshakeTimeout("a"), requests.exceptions.ReadTimeout, None),
+        (OutputError("a"), DockerException, None),
+    ],
+)
+def test_each_error_becomes_one_of_docker_pys(
+    error: MobysessionError, kind: type[Exception], status: int | None
+) -> None:
+    """The one that code written for docker-py would catch in its place."""
+    found = as_docker_error(error, "unix:///a")
+    assert type(found) is kind
+    assert "a" in str(found)
+    if isinstance(found, APIError):
+        assert found.status_code == status
+
+
+def _endless(ended: threading.Event) -> Callable[[FakeSolve], Any]:
+    async def script(solve: FakeSolve) -> dict[str, str]:
+        async with solve.vertex("[1/1] RUN sleep"):
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.set()
+        return {}
+
+    return script
