@@ -42,6 +42,7 @@ DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 
 _DOCKER_HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _HELPER_PREFIX = "docker-credential-"
+_ENTRY_TEXTS = ("auth", "username", "password", "identitytoken", "registrytoken")
 _logger = logging.getLogger("mobysession.dockerconfig")
 
 
@@ -52,6 +53,7 @@ class AuthEntry:
     username: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,11 @@ class DockerConfig:
     proxies: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     _auths: Mapping[str, object] = field(default_factory=dict, repr=False)
     _environment_auths: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+    @property
+    def logins(self) -> tuple[str, ...]:
+        """The keys of the plain logins, those of the environment first."""
+        return tuple({**self._environment_auths, **self._auths})
 
     def auth_entry(self, host: str) -> AuthEntry | None:
         """Find the plain login for a registry.
@@ -281,13 +288,18 @@ def _decode_entry(entry: object) -> AuthEntry:
     if not isinstance(entry, dict):
         raise ValueError("it is not an object")  # noqa: TRY004 - one class for all that is wrong with an entry
     fields = {str(key).casefold(): value for key, value in entry.items()}
-    texts = {key: fields.get(key) or "" for key in ("auth", "username", "password", "identitytoken")}
+    texts = {key: fields.get(key) or "" for key in _ENTRY_TEXTS}
     if not all(isinstance(value, str) for value in texts.values()):
         raise ValueError("a value in it is not a string")
     username, password = texts["username"], texts["password"]
     if texts["auth"]:
         username, password = _decode_auth(texts["auth"])
-    return AuthEntry(username=username, password=password, identity_token=texts["identitytoken"])
+    return AuthEntry(
+        username=username,
+        password=password,
+        identity_token=texts["identitytoken"],
+        registry_token=texts["registrytoken"],
+    )
 
 
 def _decode_auth(auth: str) -> tuple[str, str]:

@@ -5,9 +5,11 @@
     MobysessionError                    the root; has ``message``, ``hint`` and ``exit_status``
     +-- UsageError                      the caller: an argument or a combination of arguments is wrong
     +-- EndpointError                   the user: a host string, a variable or a docker context is wrong
+    +-- ConfigError                     the user: a variable that a session's defaults are read from is wrong
     +-- TransportError                  the network, between us and the daemon
     |   +-- ConnectError                nothing could be dialled: no socket, no permission, refused, unknown host
     |   |   +-- TLSError                the two sides do not agree on TLS
+    |   |   +-- ProxyRefused            an HTTP proxy on the way said no; ``status``
     |   +-- ConnectionLost              an open connection broke or was closed by the other side
     |   +-- HandshakeError              what answered does not speak HTTP/1.1 as a Docker daemon does
     |   |   +-- HandshakeTimeout        nothing was answered in time
@@ -22,6 +24,10 @@
     +-- SessionError                    a session could not be opened or kept
     |   +-- SessionNotReady             attached, but the daemon never spoke HTTP/2
     |   +-- SessionLost                 it was ready and then went away
+    |   +-- SessionsError               a raw stream could not be had from the daemon, whatever the reason
+    |   +-- SessionAlive                it cannot be resumed: the one of this ID still lives
+    |   +-- SessionOver                 it was closed, or has failed, and cannot be used any more
+    |   +-- RunInterrupted              a run was interrupted on request
     +-- ProviderError                   something that a build was to be given could not be given
     |   +-- SecretError                 a secret: unknown, unreadable, too large
     |   +-- SshError                    an SSH agent or a key: missing, unreadable, encrypted
@@ -30,6 +36,11 @@
     +-- OutputError                     what a build sends cannot be written on this side
     |   +-- DiskFull                    the file system or the quota is full
     |   +-- OutputLimitExceeded         it is larger than a limit allows
+    +-- StateError                      what this client remembers cannot be read or written
+    |   +-- StateCorrupt                its database is damaged, or is none of ours
+    |   +-- StateTooNew                 a newer mobysession made it
+    +-- RecordingError                  a recording cannot be read or written
+    |   +-- RecordingTooNew             a newer mobysession wrote it
     +-- BuildFailed                     the engine could not build; see its attributes
     +-- EngineError                     a private engine for a demo or a test could not be started
 
@@ -48,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ApiError",
     "BuildFailed",
+    "ConfigError",
     "ConnectError",
     "ConnectionLost",
     "ContextError",
@@ -63,14 +75,24 @@ __all__ = [
     "OutputLimitExceeded",
     "ProtocolError",
     "ProviderError",
+    "ProxyRefused",
+    "RecordingError",
+    "RecordingTooNew",
     "RemoteProtocolError",
     "RpcError",
+    "RunInterrupted",
     "SecretError",
+    "SessionAlive",
     "SessionError",
     "SessionIdInUse",
     "SessionLost",
     "SessionNotReady",
+    "SessionOver",
+    "SessionsError",
     "SshError",
+    "StateCorrupt",
+    "StateError",
+    "StateTooNew",
     "StatusCode",
     "TLSError",
     "TransportError",
@@ -124,8 +146,35 @@ class UsageError(MobysessionError, ValueError):
     exit_status = 2
 
 
+class BakeError(UsageError):
+    """A bake file, or what several say together, makes no sense. Whoever wrote it must change it.
+
+    Args:
+        file: the file; empty where several are meant, or none.
+        line: of the place in it, from 1; 0 where that is not known.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, file: str = "", line: int = 0) -> None:
+        place = f"{file}:{line}" if file and line else file
+        super().__init__(f"{place}: {message}" if place else message, hint=hint)
+        self.file = file
+        self.line = line
+
+
 class EndpointError(MobysessionError):
     """A host string, an environment variable or a docker context does not name a usable endpoint."""
+
+
+class ConfigError(MobysessionError):
+    """A variable that the defaults of sessions are read from has a value that makes no sense.
+
+    Args:
+        variable: its name.
+    """
+
+    def __init__(self, message: str, *, variable: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.variable = variable
 
 
 class TransportError(MobysessionError):
@@ -138,6 +187,18 @@ class ConnectError(TransportError):
 
 class TLSError(ConnectError):
     """The endpoint was reached, but the two sides do not agree on TLS."""
+
+
+class ProxyRefused(ConnectError):
+    """An HTTP proxy on the way to the endpoint answered, and not with a connection.
+
+    Args:
+        status: the HTTP status of its answer; 0 where it did not answer in HTTP.
+    """
+
+    def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
 class ConnectionLost(TransportError):
@@ -267,6 +328,40 @@ class SessionLost(SessionError):
         self.first = first
 
 
+class SessionsError(SessionError):
+    """The raw stream of a session could not be had; why is the cause, whose message, hint and exit status it has."""
+
+
+class SessionAlive(SessionError):
+    """A session cannot be resumed, because the one of this ID still lives.
+
+    Args:
+        session_id: the session's.
+        pid: of the process in which it lives.
+    """
+
+    def __init__(self, message: str, *, session_id: str, pid: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.session_id = session_id
+        self.pid = pid
+
+
+class SessionOver(SessionError):
+    """The session was closed, or has failed, and cannot be used any more; the failure is the cause."""
+
+
+class RunInterrupted(SessionError):
+    """A run was interrupted on request.
+
+    Args:
+        reason: as it was given; None where none was.
+    """
+
+    def __init__(self, message: str, *, reason: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
 class ProviderError(MobysessionError):
     """Something that the build was to be given could not be given."""
 
@@ -319,6 +414,26 @@ class OutputLimitExceeded(OutputError):
         self.value = value
 
 
+class StateError(MobysessionError):
+    """What this client remembers between processes cannot be read or written. The user must act."""
+
+
+class StateCorrupt(StateError):
+    """The database is damaged, or is none of ours; it is left as it is."""
+
+
+class StateTooNew(StateError):
+    """A newer version of mobysession made the database; it is left as it is."""
+
+
+class RecordingError(MobysessionError):
+    """A file is no recording, or is damaged, or cannot be read or written. The user must act."""
+
+
+class RecordingTooNew(RecordingError):
+    """A newer version of mobysession wrote the recording."""
+
+
 class BuildFailed(MobysessionError):
     """The engine could not build.
 
@@ -330,6 +445,9 @@ class BuildFailed(MobysessionError):
         lines: first and last line of that place, 1-based, inclusive; None as above.
         excerpt: those lines with their surroundings and marks, ready to print; empty as above.
         code: the gRPC status of the solve; UNKNOWN for an ordinary failure.
+        stage: name or number of the stage that the step is of; None when no step failed, or it is of none.
+        details: the ``google.rpc.Status`` with BuildKit's typed errors, serialized; empty when there was none. What is
+            in it says `mobysession.buildkit.solve_errors.decode_details`.
     """
 
     def __init__(
@@ -343,6 +461,8 @@ class BuildFailed(MobysessionError):
         lines: tuple[int, int] | None = None,
         excerpt: str = "",
         code: StatusCode = StatusCode.UNKNOWN,
+        stage: str | None = None,
+        details: bytes = b"",
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
@@ -353,6 +473,8 @@ class BuildFailed(MobysessionError):
         self.lines = lines
         self.excerpt = excerpt
         self.code = code
+        self.stage = stage
+        self.details = details
 
 
 class EngineError(MobysessionError):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import importlib
 import os
-import secrets
 from pathlib import Path
 
 from mobysession.dockerconfig import config_dir
@@ -20,7 +19,7 @@ def new_id() -> str:
 
     Source: moby/buildkit identity/randomid.go.
     """
-    return _encode_id(secrets.token_bytes(_ENTROPY_BYTES))
+    return _encode_id(os.urandom(_ENTROPY_BYTES))
 
 
 def _encode_id(entropy: bytes) -> str:
@@ -52,10 +51,10 @@ def node_id(directory: str | os.PathLike[str] | None = None) -> str:
 
 
 def _create_node_id(path: Path) -> str:
-    fresh = secrets.token_hex(32)
+    fresh = os.urandom(32).hex()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        scratch = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
         scratch.touch(mode=0o600, exist_ok=False)
         scratch.write_text(fresh, "ascii")
         try:
@@ -78,4 +77,17 @@ def shared_key(directory: str | os.PathLike[str], *, node: str | None = None) ->
     """
     path = os.path.realpath(directory)
     seed = f"{node if node is not None else node_id()}:{path}"
-    return hashlib.sha256(seed.encode("utf-8", "surrogateescape")).hexdigest()
+    return _sha256(seed.encode("utf-8", "surrogateescape"))
+
+
+def _sha256(data: bytes) -> str:
+    # Python's own, as the standard library's random takes it (3.12, 3.11): hashlib loads OpenSSL first, which takes as
+    # long as all else that is done here.
+    for module in ("_sha2", "_sha256"):
+        try:
+            return str(importlib.import_module(module).sha256(data).hexdigest())
+        except ImportError:
+            continue
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()

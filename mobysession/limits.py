@@ -18,6 +18,8 @@ HANDSHAKE_TIMEOUT: Final = 20.0
 READY_TIMEOUT: Final = 20.0
 #: Bytes of an HTTP/1.1 head that we read before giving up; h11 and most servers use 16 KiB to 64 KiB.
 MAX_HEAD: Final = 64 * KIB
+#: Bytes of a proxy's answer to CONNECT, which is read byte by byte. Ours: real ones have some hundred.
+MAX_PROXY_HEAD: Final = 4 * KIB
 #: Bytes of a refusal's body that we read: the daemon's explanations are one line of JSON.
 MAX_REFUSAL_BODY: Final = 64 * KIB
 
@@ -152,10 +154,9 @@ STALL_QUIET: Final = 60.0
 STALLS_NAMED: Final = 3
 #: Frames of the other side, and times of reads, that a connection remembers. Ours, for diagnosis.
 RECENT_FRAMES: Final = 64
-#: Writes that a connection remembers, for their frames; of large ones only the latest. Ours, for diagnosis.
+#: Writes that a connection remembers, for the heads of their frames. Ours, for diagnosis: of an idle connection less
+#: than 16 KiB, of one that is flooded 64 KiB.
 RECENT_WRITES: Final = 16
-#: Bytes up to which a write is small. Ours: what is remembered of an idle connection stays below 16 KiB.
-SMALL_WRITE: Final = 1 * KIB
 
 # -- services ----------------------------------------------------------------------------------------------------------
 
@@ -213,6 +214,16 @@ REDACTED_VALUES: Final = 256
 COMMAND_EXIT_TIMEOUT: Final = 3.0
 #: Bytes of a remote command's stderr that are kept for the error message.
 COMMAND_STDERR: Final = 4 * KIB
+#: Times that a buildkitd which was started in a container is asked whether it answers (docker/buildx
+#: driver/docker-container/driver.go).
+BOOT_ATTEMPTS: Final = 15
+#: Seconds until the second time; each pause is so much longer than the one before it (the same source): 14 s together.
+BOOT_PAUSE: Final = 0.12
+#: Seconds that an engine which is pulling an image may say nothing. Ours: it tells of each layer as it comes.
+PULL_SILENCE: Final = 120.0
+#: Bytes that were written to a remote command before it said anything, kept to be said again by another way. Ours:
+#: requests to an engine have some KiB, and a context is not sent before the engine has answered.
+REMOTE_REPLAY: Final = 256 * KIB
 
 # -- outputs -----------------------------------------------------------------------------------------------------------
 
@@ -236,6 +247,9 @@ UPLOAD_CHUNK: Final = 3 * MIB
 CONTENT_CHUNK: Final = 1 * MIB
 #: Bytes of a blob that are read from the disk at once. Ours: enough that a trip to a thread costs nothing.
 CONTENT_BATCH: Final = 4 * MIB
+#: Bytes of a blob from which on they are hashed in a thread while the next ones come. Ours: less is hashed in the time
+#: that the thread takes to start.
+CONTENT_HASHED_LATER: Final = 64 * KIB
 #: Blobs in one message of a listing: what containerd's own server sends.
 CONTENT_LISTING: Final = 100
 #: Bytes of the name of a blob that is written. Ours: BuildKit's have a digest and a word.
@@ -256,6 +270,12 @@ MAX_VERTICES: Final = 50_000
 #: Statuses (transfers, layers) that are followed for each step, times it may be started, and different warnings of a
 #: build. Ours.
 MAX_STATUSES: Final = 10_000
+#: Lines of each step's log that a timeline keeps; the oldest go first. Ours: what one reads of a build that is over.
+TIMELINE_LINES: Final = 2000
+#: Characters of the same.
+TIMELINE_LOG_SIZE: Final = 256 * KIB
+#: Callbacks that a timeline keeps; the oldest go first. Ours: builds have some tens.
+TIMELINE_CALLS: Final = 10_000
 
 # -- sessions ----------------------------------------------------------------------------------------------------------
 
@@ -290,12 +310,38 @@ RESUME_PATIENCE: Final = 15.0
 RESUME_PAUSE: Final = 0.2
 #: Events that a subscriber may be behind before it misses some. Ours: a second of a busy build's.
 EVENTS_BEHIND: Final = 1024
+#: Seconds that a function which keeps a snapshot may take. Ours: a run is over then, and a block may be about to end.
+PERSIST_TIMEOUT: Final = 5.0
+#: Sessions of which it is remembered how to go on with them, once they were lost with their process. Ours.
+KEPT_SNAPSHOTS: Final = 256
 #: Generations of sessions that spawn sessions: the one that was created is the first. Ours.
 MAX_SPAWN_DEPTH: Final = 10
 #: Requests that may be queued on one session. Ours.
 MAX_QUEUED_REQUESTS: Final = 10_000
 #: Results of which the outputs are told by an inspection. Ours.
 KEPT_OUTPUTS: Final = 16
+
+# -- recordings --------------------------------------------------------------------------------------------------------
+
+#: Bytes of a recording that are kept in memory; what comes before goes into a temporary file. Ours.
+RECORDING_MEMORY: Final = 8 * MIB
+#: Bytes that may wait for that file before messages lose their bodies, because a disk is slower than a session. Ours.
+RECORDING_BEHIND: Final = 256 * MIB
+#: Bytes of one line of a recording: the largest message in base64, which takes four thirds, and what stands around it.
+MAX_RECORDING_LINE: Final = 2 * MAX_MESSAGE + MIB
+#: Seconds for which a replay waits for an answer that a recording has and that does not come. Ours.
+REPLAY_PATIENCE: Final = 10.0
+
+# -- the doctor --------------------------------------------------------------------------------------------------------
+
+#: Seconds within which a daemon should have asked for a session's health. BuildKit asks after one second or after five.
+DOCTOR_HEALTH: Final = 12.0
+#: Seconds by which the clocks of client and engine may differ unmentioned. Ours: what registries forgive for tokens
+#: that live for a minute.
+CLOCK_SKEW: Final = 5.0
+#: Seconds by which they differ too much. Ours: tokens of five minutes, as most registries give, are over or not yet
+#: valid.
+CLOCK_WRONG: Final = 300.0
 
 # -- builds ------------------------------------------------------------------------------------------------------------
 
@@ -309,6 +355,10 @@ MAX_TRACE_LINE: Final = 32 * MIB
 MAX_DOCKERFILE: Final = 8 * MIB
 #: Characters of a build's output that `mobysession.dockerpy` keeps for a program that does not read. Ours.
 MAX_UNREAD_OUTPUT: Final = 64 * MIB
+#: Records of builds that are listed unless more are asked for; as docker/buildx lists.
+HISTORY_RECORDS: Final = 50
+#: Bytes of one file of a record that is exported. Ours: logs and traces of large builds have some MiB.
+MAX_HISTORY_BLOB: Final = 256 * MIB
 
 # -- what is remembered ------------------------------------------------------------------------------------------------
 
@@ -335,3 +385,23 @@ MAX_SOCKET_PATH: Final = 103
 LOCAL_TIMEOUT: Final = 5.0
 #: Events of a session that wait for one who watches it from another process; those over it are counted. Ours.
 WATCHED_EVENTS: Final = 1024
+
+# -- what a build is told and tells besides ----------------------------------------------------------------------------
+
+#: Bytes of one of git's own files that are read to find the commit of a context. Ours: some 200,000 packed refs.
+MAX_GIT_FILE: Final = 16 * MIB
+#: Bytes of a provenance that is read from an engine's history. Ours: a thousand steps need less than one MiB.
+MAX_PROVENANCE: Final = 64 * MIB
+
+# -- bake --------------------------------------------------------------------------------------------------------------
+
+#: Bytes of one bake or compose file. Ours: ten thousand targets need less.
+MAX_BAKE_FILE: Final = 4 * MIB
+#: Targets of one definition, those of a matrix counted. Ours: more are an error in a matrix.
+MAX_BAKE_TARGETS: Final = 4096
+#: Values that the expressions of a definition may make, and nodes of a compose file with its aliases followed. Ours.
+MAX_BAKE_VALUES: Final = 1_000_000
+#: Depth of calls and of nested values in expressions. Ours: Python's own stack ends at some thousand frames.
+MAX_BAKE_DEPTH: Final = 60
+#: Targets that are built at the same time. Ours: the engine bounds the work itself, each build costs us two connections.
+BAKE_PARALLEL: Final = 16
