@@ -12,7 +12,8 @@ from mobysession import limits
 from mobysession._version import __version__
 from mobysession.errors import RpcError, StatusCode
 from mobysession.protocol import events
-from mobysession.protocol.connection import CallState, GrpcConnection
+from mobysession.protocol.call_state import CallState
+from mobysession.protocol.connection import GrpcConnection
 from mobysession.protocol.framing import MessageReader
 from mobysession.protocol.headers import ACCEPT_ENCODING, content_length, encode_pseudo, is_grpc, is_malformed
 from mobysession.protocol.hpack import TOO_LARGE
@@ -76,7 +77,7 @@ class ClientConnection(GrpcConnection):
         fields.extend(encode_metadata(metadata))
         if self._leaving or self._terminated:
             raise RpcError(StatusCode.UNAVAILABLE, "the other side is ending the connection", method=method)
-        self._gather()
+        self._sender.gather()
         try:
             stream_id: int = self._h2.get_next_available_stream_id()
             self._h2.send_headers(stream_id, fields)
@@ -84,7 +85,7 @@ class ClientConnection(GrpcConnection):
             raise RpcError(
                 StatusCode.UNAVAILABLE, f"the connection takes no more calls: {error}", method=method
             ) from error
-        self._gather(control=False)
+        self._sender.gather(control=False)
         call = self._calls[stream_id] = CallState()
         call.headers_sent = True
         call.compress = compress

@@ -24,63 +24,24 @@ import h2.exceptions
 import h2.settings
 
 from mobysession import limits
-from mobysession.errors import LocalProtocolError, RemoteProtocolError, RpcError, StatusCode
+from mobysession.errors import LocalProtocolError, RemoteProtocolError, RpcError
 from mobysession.protocol import events
-from mobysession.protocol.framing import PREFIX_SIZE, MessageReader, encode_chunks
+from mobysession.protocol.framing import encode_chunks
 from mobysession.protocol.http2 import open_http2
-from mobysession.protocol.outbox import Outbox
-from mobysession.protocol.windows import CallWindow, ReceiveWindows
+from mobysession.protocol.inbox import Inbox, weigh
+from mobysession.protocol.sender import Sender
+from mobysession.protocol.windows import ReceiveWindows
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Sequence
 
+    from mobysession.protocol.call_state import CallState
     from mobysession.protocol.frame_heads import Noted
     from mobysession.protocol.framing import Buffer
     from mobysession.protocol.outbox import StreamQueue
 
-__all__ = ["CallState", "GrpcConnection"]
-
-#: Bytes that a slice may have more than `limits.SLICE` if it is the last one of what is queued.
-_CRUMB = 1 * limits.KIB
-
-
-class CallState(CallWindow):
-    """One stream: how far the two directions are, and what is owed to the peer's window."""
-
-    __slots__ = (
-        "accepts_gzip",
-        "awaited",
-        "buffered",
-        "compress",
-        "header_size",
-        "headers_sent",
-        "local_ended",
-        "overdue_at",
-        "reader",
-        "refused",
-        "status",
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reader = MessageReader()
-        self.headers_sent = False
-        self.local_ended = False
-        #: Server: the peer takes gzip, and was told that it gets it.
-        self.accepts_gzip = False
-        self.compress = False
-        #: Server: from when on a reset by the peer is that of the call's own timeout.
-        self.overdue_at = float("inf")
-        #: Bytes of a message that has not arrived to its end, and of the headers that the call began with.
-        self.buffered = 0
-        self.header_size = 0
-        #: Bytes of DATA still to come, where the headers announced their number.
-        self.awaited: int | None = None
-        #: Server: nobody was told of it, because it is HTTP, not gRPC.
-        self.refused = False
-        #: The status of what is HTTP, not gRPC, and whose DATA means nothing to us.
-        self.status: tuple[StatusCode, str] | None = None
+__all__ = ["GrpcConnection"]
 
 
 class GrpcConnection(ABC):
@@ -96,18 +57,14 @@ class GrpcConnection(ABC):
         self._max_message = max_message
         self._h2 = open_http2(client_side=self.client_side)
         self._calls: dict[int, CallState] = {}
-        self._outbox = Outbox()
-        #: Bytes of messages, of all calls, that have not arrived to their ends.
-        self._incomplete = 0
+        self._sender = Sender(self._h2, self._end_stream)
+        self._outbox = self._sender.outbox
         self._windows = ReceiveWindows(self._h2)
+        self._inbox = Inbox(self._windows)
         #: Nothing more may be sent, or nothing more can be understood.
         self._terminated = False
         #: The peer has said goodbye, without an error.
         self._leaving = False
-        #: Bytes for the peer, taken from h2 so that those of its doing can be told from ours.
-        self._early: list[Buffer] = []
-        #: Bytes of those, and of what h2 holds, that the peer made us say since it last took something.
-        self._pending_control = 0
         self._events: list[events.Event] = []
         self._handlers: dict[type[h2.events.Event], Callable[[Any], None]] = {
             h2.events.TrailersReceived: self._on_trailers,
@@ -132,13 +89,11 @@ class GrpcConnection(ABC):
         """
         if self._terminated:
             return []
-        self._gather()
-        if self._pending_control > limits.MAX_PENDING_CONTROL:
-            raise self._calm_down(
-                f"{self._pending_control} bytes of answers are waiting, and the other side does not read them"
-            )
+        self._sender.gather()
+        if (pending := self._sender.pending_control) > limits.MAX_PENDING_CONTROL:
+            raise self._calm_down(f"{pending} bytes of answers are waiting, and the other side does not read them")
         try:
-            happened = self._h2.receive(bytes(data))
+            happened = self._h2.receive(data)
         except h2.exceptions.ProtocolError as error:
             self._terminate()
             raise RemoteProtocolError(
@@ -159,53 +114,18 @@ class GrpcConnection(ABC):
         return RemoteProtocolError(words, error_code=int(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM))
 
     def data_to_send(self, *, bulk: bool = True) -> bytes:
+        """Return the bytes of `pieces_to_send` in one piece."""
+        return b"".join(self.pieces_to_send(bulk=bulk))
+
+    def pieces_to_send(self, *, bulk: bool = True) -> list[Buffer]:
         """Return the next bytes for the peer: control frames, then small answers, then slices of bulk streams in turn.
 
         Without ``bulk`` those slices wait until the next time.
-        Empty when there is nothing to send, or nothing may be sent until the peer opens its window.
+        Empty when there is nothing to send, or nothing may be sent until the peer opens its window. Each piece that is
+        `bytes` begins with a frame (the first of all with the preface) and has no more than that; those between are
+        views of messages.
         """
-        budget = limits.WRITE_SIZE
-        # A connection that is going away has its GOAWAY and nothing else to say.
-        while budget > 0 and not self._terminated:
-            turn = self._outbox.next(bulk=bulk)
-            if turn is None:
-                break
-            budget -= self._send_some(*turn)
-        pieces, self._early = [*self._early, *self._h2.take()], []
-        self._pending_control = 0
-        return b"".join(pieces)
-
-    def _gather(self, *, control: bool = True) -> None:
-        """Take from h2 what it has for the peer; ``control`` counts it as the peer's doing."""
-        if pieces := self._h2.take():
-            self._early += pieces
-            if control:
-                self._pending_control += sum(map(len, pieces))
-
-    def _send_some(self, queue: StreamQueue, bulk: bool) -> int:
-        """Send at most a slice of one stream, and its end behind its last byte; return the bytes sent."""
-        connection = self._h2
-        sent = 0
-        if queue.size:
-            stream = connection.streams[queue.stream_id]
-            window = connection.sendable(stream, limits.WINDOW_RESERVE if bulk else 0)
-            # Nobody else waits for the turn of a stream that is alone.
-            slice_size = limits.SLICE if self._outbox.stands else limits.WRITE_SIZE
-            # A message of 64 KiB has a prefix, whose five bytes must not become a frame of their own.
-            allowed = queue.size if queue.size <= slice_size + _CRUMB else slice_size
-            sent = max(0, min(window, allowed))
-            if sent:
-                connection.send_slice(stream, queue.take_pieces(sent), sent)
-            connection.abuse.sent(sent, drained=not queue.size)
-            if sent < allowed:
-                # Out of line until a WINDOW_UPDATE or SETTINGS brings it back.
-                return sent
-        if queue.size:
-            self._outbox.line_up(queue)
-        elif queue.ending is not None:
-            self._end_stream(queue)
-            connection.abuse.call_ended()
-        return sent
+        return self._sender.pieces(bulk=bulk)
 
     def _end_stream(self, queue: StreamQueue) -> None:
         stream_id = queue.stream_id
@@ -221,7 +141,7 @@ class GrpcConnection(ABC):
     @property
     def wants_to_send(self) -> bool:
         """True when `data_to_send` probably has something; never False when it has."""
-        return bool(self._early or self._outbox.stands or self._h2.has_pieces)
+        return self._sender.wants_to_send
 
     @property
     def bulk_waits(self) -> bool:
@@ -230,26 +150,19 @@ class GrpcConnection(ABC):
 
     def queued(self, stream_id: int) -> int:
         """Return the bytes of a call that wait to be sent; 0 for a call that is over."""
-        queue = self._outbox.streams.get(stream_id)
-        return queue.size if queue is not None else 0
+        return self._sender.queued(stream_id)
 
     def has_room(self, stream_id: int) -> bool:
         """Tell whether a call may queue more, or has to wait until the peer has taken some.
 
         A call of which no more than a small answer waits always may, whatever the others have queued.
         """
-        size = self.queued(stream_id)
-        if size <= limits.SMALL_ANSWER:
-            return True
-        queues = self._outbox.streams.values()
-        return size <= limits.SEND_QUEUE and sum([queue.size for queue in queues]) <= limits.MAX_QUEUED
+        return self._sender.has_room(stream_id)
 
     @property
     def has_queued(self) -> bool:
         """True while a call has messages, or its end, waiting for the peer's window or for `data_to_send`."""
-        return not self._terminated and any(
-            queue.size or queue.ending is not None for queue in self._outbox.streams.values()
-        )
+        return self._sender.has_queued
 
     @property
     def terminated(self) -> bool:
@@ -293,11 +206,7 @@ class GrpcConnection(ABC):
 
     def waiting(self) -> dict[int, tuple[int, int]]:
         """Return, of each call that has bytes to send, how many wait and how many `data_to_send` has returned."""
-        return {
-            stream_id: (queue.size, queue.total - queue.size)
-            for stream_id, queue in self._outbox.streams.items()
-            if queue.size
-        }
+        return self._sender.waiting()
 
     @property
     def heads(self) -> deque[Noted]:
@@ -334,7 +243,7 @@ class GrpcConnection(ABC):
         """Give the bytes of ``messages``, which were reported, back to the peer's window."""
         call = self._calls.get(stream_id)
         if call is not None:
-            self._windows.release(stream_id, call, _weight(messages))
+            self._windows.release(stream_id, call, weigh(messages))
 
     def reset(self, stream_id: int, error_code: int = 8) -> None:
         """Cancel a call (8 is CANCEL); what is queued for it is dropped. Nothing happens on a call that is over."""
@@ -355,7 +264,7 @@ class GrpcConnection(ABC):
             self._h2.end(error_code, debug_data)
 
     def _terminate(self) -> None:
-        self._terminated = self._windows.closed = True
+        self._terminated = self._windows.closed = self._sender.closed = True
 
     def _reset_now(self, stream_id: int, error_code: int) -> None:
         with suppress(h2.exceptions.ProtocolError):
@@ -365,8 +274,7 @@ class GrpcConnection(ABC):
         call = self._calls.pop(stream_id)
         self._h2.forget(stream_id)
         self._outbox.drop(stream_id)
-        self._incomplete -= call.buffered
-        self._windows.forget(call)
+        self._inbox.forget(call)
 
     # -- what the two roles do differently -----------------------------------------------------------------------------
 
@@ -412,43 +320,14 @@ class GrpcConnection(ABC):
                 self._break_off(stream_id)
                 return
         if call.status is None:
-            try:
-                messages = call.reader.receive_data(event.data or b"")
-            except RpcError as error:
-                self._fail(stream_id, error)
-                return
-            if call.reader.buffered != call.buffered and not self._keep_rest(stream_id, call):
-                return
+            messages, error = self._inbox.read(call, event.data or b"")
             if messages:
                 self._h2.abuse.messages(len(messages))
-                weight = _weight(messages)
-                if call.reader.inflates and not self._may_inflate(stream_id, weight):
-                    return
-                windows.hold(call, weight)
                 self._events.append(events.MessagesReceived(stream_id, messages))
+            if error is not None:
+                self._fail(stream_id, error)
+                return
         windows.give_back(stream_id, call)
-
-    def _keep_rest(self, stream_id: int, call: CallState) -> bool:
-        """Count what a call has of its next message; end the call, and return False, where all together is too much."""
-        self._incomplete += call.reader.buffered - call.buffered
-        call.buffered = call.reader.buffered
-        if self._incomplete <= limits.MAX_INCOMPLETE:
-            return True
-        words = f"{self._incomplete} bytes of messages without their ends are too much for one connection"
-        self._fail(stream_id, RpcError(StatusCode.RESOURCE_EXHAUSTED, words))
-        return False
-
-    def _may_inflate(self, stream_id: int, weight: int) -> bool:
-        """Look whether ``weight`` bytes may be held that were fewer on the wire; if not, end the call.
-
-        Windows bound what is sent, and a thousand times as much may come out of it.
-        """
-        unread = self._windows.unread + weight
-        if unread <= limits.MAX_UNREAD:
-            return True
-        words = f"{unread} bytes of messages that nobody has taken are too much for one connection, inflated"
-        self._fail(stream_id, RpcError(StatusCode.RESOURCE_EXHAUSTED, words))
-        return False
 
     def _on_stream_reset(self, event: h2.events.StreamReset) -> None:
         call = self._calls.get(event.stream_id)
@@ -463,23 +342,10 @@ class GrpcConnection(ABC):
         names = {code.name: int(settings[code]) for code in h2.settings.SettingCodes if code in settings}
         self._events.append(events.SettingsReceived(names))
         # Windows may have opened: whoever waited for one gets back in line.
-        self._line_up_all()
+        self._sender.window_opened(0)
 
     def _on_window_updated(self, event: h2.events.WindowUpdated) -> None:
-        if event.stream_id:
-            queue = self._outbox.streams.get(event.stream_id)
-            if queue is not None:
-                self._line_up(queue)
-        else:
-            self._line_up_all()
-
-    def _line_up_all(self) -> None:
-        for queue in self._outbox.streams.values():
-            self._line_up(queue)
-
-    def _line_up(self, queue: StreamQueue) -> None:
-        if queue.size or queue.ending is not None:
-            self._outbox.line_up(queue)
+        self._sender.window_opened(event.stream_id or 0)
 
     def _on_ping_ack(self, event: h2.events.PingAckReceived) -> None:
         self._events.append(events.PingAcknowledged(event.ping_data or b""))
@@ -492,7 +358,3 @@ class GrpcConnection(ABC):
         else:
             self._leaving = True
             self._on_goaway(last_stream_id)
-
-
-def _weight(messages: Sequence[Buffer]) -> int:
-    return sum(map(len, messages)) + PREFIX_SIZE * len(messages)

@@ -1,8 +1,8 @@
 """Bytes of the peer cut into frames, with the size rules of each type (RFC 9113 sections 4 and 6).
 
 A frame that is too long is refused by its header, before its bytes are waited for. What an endpoint has to ignore
-(types, flags and settings that it does not know, the reserved bit) goes no further than this file. HEADERS and its
-CONTINUATION frames come out as one.
+(types, flags and settings that it does not know, the reserved bit) goes no further than this file and
+`mobysession.protocol.frame_types`. HEADERS and its CONTINUATION frames come out as one, and so does DATA in a row.
 """
 
 from __future__ import annotations
@@ -13,134 +13,42 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import h2.exceptions
 import h2.frame_buffer
-import h2.settings
 from hyperframe import exceptions
 from hyperframe import frame as hyper
 
 from mobysession import limits
 from mobysession.protocol.abuse import Abuse
+from mobysession.protocol.frame_types import (
+    ENDS,
+    PLAIN,
+    HeadersFrame,
+    Plain,
+    PriorityFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 if TYPE_CHECKING:
     from hyperframe.frame import Frame
 
     from mobysession.protocol.frame_heads import Noted
+    from mobysession.protocol.framing import Buffer
 
-__all__ = ["FrameReader", "HeadersFrame", "PlainData", "PlainHeaders", "PriorityFrame", "SettingsFrame"]
-__all__ += ["WindowUpdateFrame"]
+__all__ = ["FrameReader"]
 
 _HEADER = struct.Struct(">HBBBL")
-_LONG = struct.Struct(">L")
-_SETTING = struct.Struct(">HL")
-#: All bits of a stream ID or an increment but the reserved one, which means nothing.
+_HEAD = _HEADER.size
+#: All bits of a stream ID but the reserved one, which means nothing.
 _VALUE = 0x7FFFFFFF
 _PUSH_PROMISE = 5
-_KNOWN_SETTINGS = frozenset(map(int, h2.settings.SettingCodes))
-
-
-class _Plain:
-    """A frame without padding and priority, as nearly all are; what is asked of it is what is asked of hyperframe's."""
-
-    __slots__ = ("data", "flags", "flow_controlled_length", "stream_id")
-
-    depends_on = 0
-
-    def __init__(self, stream_id: int, data: bytes, flags: frozenset[str]) -> None:
-        self.stream_id = stream_id
-        self.data = data
-        self.flags = flags
-        self.flow_controlled_length = len(data)
-
-
-class PlainData(_Plain):
-    """DATA."""
-
-    __slots__ = ()
-
-
-class PlainHeaders(_Plain):
-    """HEADERS with a whole block."""
-
-    __slots__ = ()
-
-
-class HeadersFrame(hyper.HeadersFrame):
-    """HEADERS, padded by at most what its fields leave (section 6.2)."""
-
-    def parse_body(self, data: memoryview) -> None:
-        """Take the frame's payload."""
-        start, end = 0, len(data)
-        self.body_len = end
-        if "PADDED" in self.flags:
-            if not end:
-                raise exceptions.InvalidFrameError("HEADERS without the length of its padding")
-            self.pad_length = data[0]
-            start, end = 1, end - self.pad_length
-        if "PRIORITY" in self.flags:
-            if self.body_len - start < 5:
-                raise exceptions.InvalidFrameError("HEADERS without its priority")
-            self.depends_on = _LONG.unpack_from(data, start)[0] & _VALUE
-            start += 5
-        if end < start:
-            raise exceptions.InvalidDataError("HEADERS with more padding than it has room for")
-        self.data = bytes(data[start:end])
-
-
-class PriorityFrame(hyper.PriorityFrame):
-    """PRIORITY, which is parsed although its size is wrong, because that concerns its stream only (section 6.3)."""
-
-    well_sized = True
-
-    def parse_body(self, data: memoryview) -> None:
-        """Take the frame's payload."""
-        self.body_len = len(data)
-        self.well_sized = len(data) == 5
-        if self.well_sized:
-            self.depends_on = _LONG.unpack_from(data)[0] & _VALUE
-
-
-class SettingsFrame(hyper.SettingsFrame):
-    """SETTINGS, whose values are kept in their order: each must be valid, also one that the next replaces."""
-
-    def __init__(self, stream_id: int) -> None:
-        super().__init__(stream_id)
-        self.received: list[tuple[int, int]] = []
-
-    def parse_body(self, data: memoryview) -> None:
-        """Take the frame's payload."""
-        self.body_len = len(data)
-        if len(data) % _SETTING.size or (len(data) and "ACK" in self.flags):
-            raise exceptions.InvalidFrameError(f"SETTINGS of {len(data)} bytes")
-        if len(data) > limits.MAX_SETTINGS * _SETTING.size:
-            raise h2.exceptions.DenialOfServiceError(f"{len(data) // _SETTING.size} settings at once")
-        self.received = [pair for pair in _SETTING.iter_unpack(data) if pair[0] in _KNOWN_SETTINGS]
-        self.settings = dict(self.received)
-
-
-class WindowUpdateFrame(hyper.WindowUpdateFrame):
-    """WINDOW_UPDATE, whose increment may be 0, because that may concern its stream only (section 6.9)."""
-
-    def parse_body(self, data: memoryview) -> None:
-        """Take the frame's payload."""
-        self.body_len = len(data)
-        try:
-            self.window_increment = _LONG.unpack(data)[0] & _VALUE
-        except struct.error:
-            raise exceptions.InvalidFrameError(f"WINDOW_UPDATE of {len(data)} bytes") from None
-
-
-_NO_FLAGS: frozenset[str] = frozenset()
-_ENDS = frozenset(("END_STREAM",))
-#: By type and flags, what becomes of a frame whose payload is nothing but data or a whole header block.
-_PLAIN: dict[tuple[int, int], tuple[type[_Plain], frozenset[str]]] = {
-    (0, 0): (PlainData, _NO_FLAGS),
-    (0, 1): (PlainData, _ENDS),
-    (1, 4): (PlainHeaders, _NO_FLAGS),
-    (1, 5): (PlainHeaders, _ENDS),
-}
+#: Bytes from which on a view costs less than a copy.
+_WORTH_A_VIEW = 2 * limits.KIB
 
 
 class FrameReader(h2.frame_buffer.FrameBuffer):
-    """Frames out of bytes. Iterate after `add_data`.
+    """Frames out of bytes. Iterate after `feed`, to the end.
+
+    Frames of plain DATA that follow each other on one stream come out as one `PlainData`.
 
     Raises:
         h2.exceptions.ProtocolError: the bytes break a rule whose breach ends the connection.
@@ -166,30 +74,88 @@ class FrameReader(h2.frame_buffer.FrameBuffer):
         self.abuse = Abuse()
         self._max_block = max_block
         self._block_size = 0
+        #: What is read now, from where on, and what comes after it. The beginning of a frame waits in h2's ``_data``.
+        self._bytes = b""
+        self._at = 0
+        self._next = b""
+
+    def feed(self, data: Buffer) -> None:
+        """Take bytes of the peer; nothing of what was given before may be left unread but the beginning of a frame."""
+        if self._preamble_len:
+            self.add_data(data)
+            data = b""
+        data, begun = bytes(data), self._data
+        if not begun:
+            self._bytes, self._at = data, 0
+            return
+        # Only the frame that has begun is copied, to be in one piece with its rest.
+        missing = _HEAD - len(begun)
+        if missing <= len(data):
+            head = bytes(begun[:_HEAD]) + data[: max(0, missing)]
+            missing += int.from_bytes(head[:3], "big")
+        begun += data[:missing]
+        self._bytes, self._at, self._next = bytes(begun), 0, data[missing:]
+        begun.clear()
 
     def __next__(self) -> Any:
-        data = self._data
-        while len(data) >= 9:
-            high, low, kind, flags, stream_id = _HEADER.unpack_from(data)
+        while True:
+            data, at = self._bytes, self._at
+            if len(data) - at < _HEAD:
+                break
+            high, low, kind, flags, stream_id = _HEADER.unpack_from(data, at)
             length = high << 8 | low
             if length > self.max_frame_size:
                 raise h2.exceptions.FrameTooLargeError(f"a frame of {length} bytes; {self.max_frame_size} are allowed")
-            end = 9 + length
+            start = at + _HEAD
+            end = start + length
             if len(data) < end:
                 break
-            self.heads.append((kind, stream_id & _VALUE, length, flags))
+            stream_id &= _VALUE
+            self.heads.append((kind, stream_id, length, flags))
             self.abuse.frame(kind, length)
-            frame = self._parse(kind, flags, stream_id & _VALUE, end)
-            del data[:end]
+            self._at = end
+            if (kind, flags) in PLAIN and stream_id and not self._headers_buffer:
+                plain_type, names = PLAIN[kind, flags]
+                plain = plain_type(stream_id, data[start:end], names)
+                return self._with_followers(plain) if not kind and not flags else plain
+            frame = self._parse(kind, flags, stream_id, memoryview(data)[start:end])
             if frame is not None:
                 return frame
+        self._data += memoryview(self._bytes)[self._at :]
+        self._bytes, self._at, self._next = self._next, 0, b""
+        if self._bytes:
+            return self.__next__()
         raise StopIteration
 
-    def _parse(self, kind: int, flags: int, stream_id: int, end: int) -> Frame | _Plain | None:
-        if stream_id and not self._headers_buffer and (kind, flags) in _PLAIN:
-            plain_type, names = _PLAIN[kind, flags]
-            with memoryview(self._data) as whole:
-                return plain_type(stream_id, bytes(whole[9:end]), names)
+    def _with_followers(self, first: Plain) -> Plain:
+        """Return ``first`` with the DATA behind it that belongs to the same stream and is nothing but data."""
+        data, at = self._bytes, self._at
+        whole = memoryview(data)
+        stream_id = first.stream_id
+        parts: list[Buffer] = [first.data]
+        while len(data) - at >= _HEAD:
+            high, low, kind, flags, next_id = _HEADER.unpack_from(data, at)
+            length = high << 8 | low
+            start = at + _HEAD
+            if kind or flags > 1 or next_id & _VALUE != stream_id or length > self.max_frame_size:
+                break
+            if length > len(data) - start:
+                break
+            at = start + length
+            self.heads.append((0, stream_id, length, flags))
+            self.abuse.frame(0, length)
+            parts.append(whole[start:at] if length > _WORTH_A_VIEW else data[start:at])
+            if flags:
+                first.flags = ENDS
+                break
+        if len(parts) > 1:
+            self._at = at
+            first.parts = parts
+            first.data = b"".join(parts)
+            first.flow_controlled_length = len(first.data)
+        return first
+
+    def _parse(self, kind: int, flags: int, stream_id: int, body: memoryview) -> Frame | None:
         frame_type = self._TYPES.get(kind)
         if frame_type is None:
             if kind == _PUSH_PROMISE:
@@ -201,8 +167,7 @@ class FrameReader(h2.frame_buffer.FrameBuffer):
         try:
             frame = frame_type(stream_id)
             frame.parse_flags(flags)
-            with memoryview(self._data) as whole, whole[9:end] as body:
-                frame.parse_body(body)
+            frame.parse_body(body)
         except exceptions.InvalidFrameError as error:
             raise h2.exceptions.FrameDataMissingError(str(error)) from error
         except (exceptions.InvalidDataError, exceptions.InvalidPaddingError) as error:

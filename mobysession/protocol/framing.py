@@ -73,12 +73,13 @@ class MessageReader:
     def __init__(self, encoding: str = "identity", *, limit: int = MAX_MESSAGE) -> None:
         self._encoding = encoding
         self._limit = limit
-        self._buffer = bytearray()
-
-    @property
-    def buffered(self) -> int:
-        """Bytes of the incomplete message received so far."""
-        return len(self._buffer)
+        #: The incomplete message, prefix and all: small parts put together, large ones as they came.
+        self._parts: list[Buffer] = []
+        #: Bytes of that, and how many of them tell or make the whole message.
+        self.buffered = 0
+        self._wanted = PREFIX_SIZE
+        #: What is wrong behind the messages that were returned last; nothing more is read.
+        self.failure: RpcError | None = None
 
     @property
     def inflates(self) -> bool:
@@ -88,55 +89,82 @@ class MessageReader:
     def receive_data(self, data: Buffer) -> list[bytes]:
         """Take more bytes and return the messages that are complete now, oldest first.
 
+        After: look at ``failure``, where messages were returned.
+
         Raises:
             RpcError: the status to end the call with: RESOURCE_EXHAUSTED for a message over the limit, INTERNAL for a
-                malformed prefix or compressed body.
+                malformed prefix or compressed body. Messages before such a one are returned first.
         """
-        buffer = self._buffer
-        if not buffer:
-            return self._whole_or_buffer(data)
-        buffer += data
-        if not self._complete(buffer):
-            return []
-        with memoryview(buffer) as view:
-            messages, consumed = self._cut(view)
-        del buffer[:consumed]
+        if self.failure is not None:
+            raise self.failure
+        messages: list[bytes] = []
+        start = 0
+        if self.buffered:
+            self._keep(data)
+            if self.buffered < self._wanted:
+                return messages
+            data, start = self._put_together(messages)
+        self._cut(bytes(data), start, messages)
         return messages
 
     def finish(self) -> None:
         """Check that the stream did not end within a message; raise RpcError INTERNAL if it did."""
-        if self._buffer:
-            raise RpcError(StatusCode.INTERNAL, f"the stream ended {len(self._buffer)} bytes into a message")
+        if self.failure is not None:
+            raise self.failure
+        if self.buffered:
+            raise RpcError(StatusCode.INTERNAL, f"the stream ended {self.buffered} bytes into a message")
 
-    def _whole_or_buffer(self, data: Buffer) -> list[bytes]:
-        view = memoryview(data)
-        messages, consumed = self._cut(view)
-        self._buffer += view[consumed:]
-        return messages
+    def _keep(self, data: Buffer) -> None:
+        """Add to the incomplete message."""
+        parts = self._parts
+        self.buffered += len(data)
+        if len(data) >= _LARGE:
+            parts.append(bytes(data))
+        elif parts and isinstance(parts[-1], bytearray):
+            parts[-1] += data
+        else:
+            parts.append(bytearray(data))
 
-    def _complete(self, buffer: bytearray) -> bool:
-        if len(buffer) < PREFIX_SIZE:
-            return False
-        return len(buffer) >= PREFIX_SIZE + self._length(buffer, 0)[1]
+    def _put_together(self, messages: list[bytes]) -> tuple[bytes, int]:
+        """Add the message that was incomplete, if it is whole; return where to read on: in what, and from where."""
+        parts, self._parts = self._parts, []
+        wanted, self._wanted = self._wanted, PREFIX_SIZE
+        more, self.buffered = self.buffered - wanted, 0
+        if wanted == PREFIX_SIZE or parts[0][0]:
+            # Its length is known only now, or it has to be inflated anyway.
+            return b"".join(parts), 0
+        last = bytes(parts[-1])
+        rest = len(last) - more
+        parts[-1] = memoryview(last)[:rest]
+        parts[0] = memoryview(parts[0])[PREFIX_SIZE:]
+        messages.append(b"".join(parts))
+        return last, rest
 
-    def _cut(self, view: memoryview) -> tuple[list[bytes], int]:
-        messages: list[bytes] = []
-        offset = inflated = 0
-        end = len(view)
-        while end - offset >= PREFIX_SIZE:
-            flag, length = self._length(view, offset)
-            start = offset + PREFIX_SIZE
-            if end - start < length:
-                break
-            offset = start + length
-            body = bytes(view[start:offset])
-            if flag:
-                body = self._decompress(body)
-                inflated += len(body)
-                if inflated > _MAX_INFLATED * self._limit:
-                    raise RpcError(StatusCode.RESOURCE_EXHAUSTED, f"messages inflate to {inflated} bytes at once")
+    def _cut(self, data: bytes, start: int, messages: list[bytes]) -> None:
+        """Add the messages that ``data`` has from ``start`` on, and keep what is left."""
+        end, inflated = len(data), 0
+        while end - start >= PREFIX_SIZE:
+            try:
+                flag, length = self._length(data, start)
+                body_start = start + PREFIX_SIZE
+                if end - body_start < length:
+                    self._wanted = PREFIX_SIZE + length
+                    break
+                start = body_start + length
+                body = data[body_start:start]
+                if flag:
+                    body = self._decompress(body)
+            except RpcError as error:
+                self.failure = error
+                if not messages:
+                    raise
+                return
+            inflated += len(body) if flag else 0
+            if inflated > _MAX_INFLATED * self._limit:
+                raise RpcError(StatusCode.RESOURCE_EXHAUSTED, f"messages inflate to {inflated} bytes at once")
             messages.append(body)
-        return messages, offset
+        if start < end:
+            self._keep(data[start:])
 
     def _length(self, buffer: Buffer, offset: int) -> tuple[int, int]:
         flag: int

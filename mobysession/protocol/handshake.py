@@ -9,7 +9,7 @@
 The request must be alone on the wire until the 101 has been read to its end: when the daemon takes the socket from its
 HTTP server it drops what that had buffered. This is not the upgrade of RFC 7540 section 3.2: there are no
 ``HTTP2-Settings``, and the request does not become stream 1. The reason phrase varies (``101 UPGRADED``) and means
-nothing.
+nothing. The input and output of a process in a container are got in the same way, as ``tcp``, by a request with a body.
 (moby/buildkit session/manager.go; moby/moby client/hijack.go)
 """
 
@@ -17,31 +17,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import h11
-
 from mobysession import limits
 from mobysession.errors import (
     ConnectionLost,
-    HandshakeError,
     HandshakeTimeout,
     SessionIdInUse,
     TransportError,
     UpgradeRefused,
     UsageError,
 )
-from mobysession.protocol.http1 import AnswerStart, encode_fields, error_message, one_line
+from mobysession.protocol.http1 import (
+    AnswerStart,
+    encode_fields,
+    error_message,
+    invalid_answer,
+    one_line,
+    refusal_hint,
+    version_hint,
+)
+from mobysession.protocol.plain_head import parse_answer, serialize_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import h11
+
 __all__ = ["UpgradeHandshake", "Upgraded"]
 
 _PROTOCOL = "h2c"
-_HINTS = {
-    401: "Something in front of the daemon wants a login: HttpHeaders of config.json can carry one.",
-    403: "An authorization plugin, or a proxy in front of the daemon, forbids this.",
-    404: "Sessions need a Docker daemon with BuildKit: 18.09 or newer, or 19.03 for its gRPC API.",
-}
 
 
 class Upgraded:
@@ -62,7 +65,7 @@ class Upgraded:
 
 
 class UpgradeHandshake:
-    """One request to become ``h2c``, and its answer.
+    """One request to become ``h2c``, or another protocol, and its answer.
 
     Send ``data_to_send()`` and nothing else; give all that is read to ``receive_data()`` until it returns something.
 
@@ -71,35 +74,43 @@ class UpgradeHandshake:
         fields: header lines to add.
         host: value of the Host line; the daemon ignores it, but it must be there and must not have a slash.
         peer: who is asked, for messages.
+        protocol: what to become.
+        body: of the request.
 
     Raises:
         UsageError: the target or a header line cannot be sent; the caller must change it.
     """
 
     def __init__(
-        self, target: str, fields: Iterable[tuple[str, str]] = (), *, host: str = "docker", peer: str = "the daemon"
+        self,
+        target: str,
+        fields: Iterable[tuple[str, str]] = (),
+        *,
+        host: str = "docker",
+        peer: str = "the daemon",
+        protocol: str = _PROTOCOL,
+        body: bytes = b"",
     ) -> None:
         self._target = target
         self._peer = peer
-        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MAX_HEAD)
+        self._protocol = protocol
+        self._request_body = body
         self._start = AnswerStart(peer)
         self._refusal: h11.Response | None = None
         self._body = bytearray()
+        self._h11: h11.Connection | None = None
         try:
-            request = h11.Request(
-                method=b"POST",
-                target=target.encode("ascii"),
-                headers=[
-                    (b"Host", host.encode("ascii")),
-                    (b"Connection", b"Upgrade"),
-                    (b"Upgrade", _PROTOCOL.encode("ascii")),
-                    *encode_fields(fields),
-                    (b"Content-Length", b"0"),
-                ],
-            )
-            self._request = (self._h11.send(request) or b"") + (self._h11.send(h11.EndOfMessage()) or b"")
-        except (h11.LocalProtocolError, UnicodeEncodeError):
-            raise UsageError(f"an upgrade of {target!r} at host {host!r} cannot be written as HTTP/1.1") from None
+            self._fields = [
+                (b"Host", host.encode("ascii")),
+                (b"Connection", b"Upgrade"),
+                (b"Upgrade", protocol.encode("ascii")),
+                *encode_fields(fields),
+                (b"Content-Length", str(len(body)).encode("ascii")),
+            ]
+        except UnicodeEncodeError:
+            raise self._unwritable(host) from None
+        plain = serialize_request("POST", target, self._fields)
+        self._request = self._by_h11(host) if plain is None else plain + body
 
     def data_to_send(self) -> bytes:
         """Return the request, the first time; nothing afterwards."""
@@ -117,11 +128,14 @@ class UpgradeHandshake:
             HandshakeError: it does not speak HTTP/1.1; TLSError when it speaks TLS.
         """
         for piece in self._start.feed(data):
+            if self._h11 is None:
+                answer = parse_answer(piece)
+                if answer is not None and answer.status == 101:
+                    return self._upgraded(answer.status_line, answer.headers, answer.rest)
+                self._by_h11()
+            assert self._h11 is not None
             self._h11.receive_data(piece)
-        try:
-            return self._advance()
-        except h11.RemoteProtocolError as error:
-            raise self._broken(error, closed=not data) from error
+        return self._advance(self._h11, closed=not data) if self._h11 is not None else None
 
     def timed_out(self, seconds: float) -> TransportError:
         """Return the error to raise when the answer was not complete in time."""
@@ -133,46 +147,65 @@ class UpgradeHandshake:
             hint="Check that a Docker daemon listens at this address, and that it is not stuck.",
         )
 
-    def _advance(self) -> Upgraded | None:
-        while True:
-            event = self._h11.next_event()
-            if event is h11.NEED_DATA:
-                return None
-            if isinstance(event, h11.InformationalResponse):
-                if event.status_code == 101:
-                    return self._upgraded(event)
-            elif isinstance(event, h11.Response):
-                self._refusal = event
-                if 200 <= event.status_code < 300:
-                    # Whatever follows may be endless, and is no explanation.
-                    raise self._refused(event)
-            elif isinstance(event, h11.Data):
-                self._body += event.data
-                if len(self._body) > limits.MAX_REFUSAL_BODY and self._refusal is not None:
-                    raise self._refused(self._refusal)
-            elif self._refusal is not None:
-                raise self._refused(self._refusal)
+    def _by_h11(self, host: str = "") -> bytes:
+        """Let h11 write the request, and judge from now on what is answered."""
+        import h11
 
-    def _upgraded(self, event: h11.InformationalResponse) -> Upgraded:
-        headers = _decoded(event.headers)
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MAX_HEAD)
+        try:
+            request = h11.Request(method=b"POST", target=self._target.encode("ascii"), headers=self._fields)
+            events = [request, h11.Data(data=self._request_body), h11.EndOfMessage()]
+            return b"".join(self._h11.send(event) or b"" for event in events)
+        except (h11.LocalProtocolError, UnicodeEncodeError):
+            raise self._unwritable(host) from None
+
+    def _unwritable(self, host: str) -> UsageError:
+        return UsageError(f"an upgrade of {self._target!r} at host {host!r} cannot be written as HTTP/1.1")
+
+    def _advance(self, connection: h11.Connection, *, closed: bool) -> Upgraded | None:
+        import h11
+
+        try:
+            while True:
+                event = connection.next_event()
+                if event is h11.NEED_DATA:
+                    return None
+                if isinstance(event, h11.InformationalResponse):
+                    if event.status_code == 101:
+                        version, reason = event.http_version.decode("ascii"), event.reason.decode("latin-1")
+                        status_line = f"HTTP/{version} 101 {reason}".rstrip()
+                        return self._upgraded(status_line, _decoded(event.headers), connection.trailing_data[0])
+                elif isinstance(event, h11.Response):
+                    self._refusal = event
+                    if 200 <= event.status_code < 300:
+                        # Whatever follows may be endless, and is no explanation.
+                        raise self._refused(event)
+                elif isinstance(event, h11.Data):
+                    self._body += event.data
+                    if len(self._body) > limits.MAX_REFUSAL_BODY and self._refusal is not None:
+                        raise self._refused(self._refusal)
+                elif self._refusal is not None:
+                    raise self._refused(self._refusal)
+        except h11.RemoteProtocolError as error:
+            raise self._broken(closed=closed) from error
+
+    def _upgraded(self, status_line: str, headers: tuple[tuple[str, str], ...], leftover: bytes) -> Upgraded:
         answered = _value(headers, "upgrade")
-        if answered.lower() != _PROTOCOL:
+        if answered.lower() != self._protocol:
             reason = f"it upgrades to {one_line(answered)!r}" if answered else "it does not say to what it upgrades"
             raise UpgradeRefused(
-                f"{self._peer} answered POST {self._target} with 101, but not for {_PROTOCOL}: {reason}",
+                f"{self._peer} answered POST {self._target} with 101, but not for {self._protocol}: {reason}",
                 status=101,
                 reason=reason,
                 hint="Check what stands between here and the daemon: a proxy may have answered in its place.",
             )
-        version = event.http_version.decode("ascii")
-        status_line = f"HTTP/{version} {event.status_code} {event.reason.decode('latin-1')}".rstrip()
-        return Upgraded(status_line, headers, self._h11.trailing_data[0])
+        return Upgraded(status_line, headers, leftover)
 
     def _refused(self, response: h11.Response) -> TransportError:
         headers = _decoded(response.headers)
         reason = self._reason(headers) or one_line(response.reason.decode("latin-1")) or "no reason given"
         refusal = UpgradeRefused
-        hint = _HINTS.get(response.status_code)
+        hint = version_hint(reason) or refusal_hint(response.status_code, headers)
         if reason.startswith("session ") and reason.endswith(" already exists"):
             refusal = SessionIdInUse
             hint = "Use a new session ID for every connection; an engine keeps a dead one for up to 10 seconds."
@@ -182,7 +215,7 @@ class UpgradeHandshake:
     def _reason(self, headers: Iterable[tuple[str, str]]) -> str:
         return error_message(bytes(self._body), _value(headers, "content-type"), peer=self._peer)
 
-    def _broken(self, error: h11.RemoteProtocolError, *, closed: bool) -> TransportError:
+    def _broken(self, *, closed: bool) -> TransportError:
         if self._refusal is not None:
             return self._refused(self._refusal)
         if closed:
@@ -191,7 +224,7 @@ class UpgradeHandshake:
                 f"{self._peer} closed the connection {where} to POST {self._target}",
                 hint="Check that a Docker daemon listens at this address; if so, its log may say more.",
             )
-        return HandshakeError(f"the answer of {self._peer} to POST {self._target} is not valid HTTP/1.1: {error}")
+        return invalid_answer(self._peer, f"POST {self._target}")
 
 
 def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import NoReturn
 
-__all__ = ["AnswerStart", "encode_fields", "error_message", "not_http", "one_line"]
+__all__ = [
+    *("AnswerStart", "encode_fields", "error_message", "invalid_answer", "not_http", "one_line", "refusal_hint"),
+    "version_hint",
+]
 
 _STATUS_LINE_START = b"HTTP/1."
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
@@ -28,6 +31,19 @@ _MESSAGE_LENGTH = 2000
 _TLS_HINT = (
     "The endpoint wants TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH, or use a docker context that has them."
 )
+
+_REFUSALS = {
+    400: "What stands between here and the daemon may have dropped the lines Connection and Upgrade; or see its log.",
+    401: "Something in front of the daemon wants a login: HttpHeaders of config.json can carry one.",
+    403: "An authorization plugin, or a proxy in front of the daemon, forbids this.",
+    404: "Sessions need a Docker daemon with BuildKit: 18.09 or newer, or 19.03 for its gRPC API.",
+    500: "The daemon's log says more.",
+    502: "A proxy in front of the daemon cannot reach it.",
+    503: "The daemon, or a proxy in front of it, is not ready; try again.",
+    504: "A proxy in front of the daemon waited for it in vain.",
+}
+#: What a proxy may answer in the place of a daemon that is there.
+_IN_BETWEEN = frozenset({401, 403, 407, 429, 502, 503, 504})
 
 # Ours to set: a second line of any of these would make the request ambiguous (RFC 9112 section 11.2).
 _FRAMING = frozenset({"connection", "content-length", "host", "keep-alive", "te", "transfer-encoding", "upgrade"})
@@ -122,6 +138,26 @@ def _spoken_plain(peer: str) -> TLSError:
     return TLSError(f"{peer} speaks TLS and was spoken to in plain text", hint=_TLS_HINT)
 
 
+def invalid_answer(peer: str, request: str) -> HandshakeError:
+    """Return the error for an answer that begins like HTTP/1.x and is none; what is wrong with it is its cause."""
+    return HandshakeError(
+        f"the answer of {peer} to {request} is not valid HTTP/1.1",
+        hint="Check that a Docker daemon listens at this address, and what stands between here and it.",
+    )
+
+
+def refusal_hint(status: int, headers: Iterable[tuple[str, str]]) -> str:
+    """Return what may help against a refusal, by whose it seems to be; the names of ``headers`` are in lower case."""
+    values = dict(headers)
+    server = one_line(values.get("server", ""))
+    # An engine says its version with whatever it answers, except that it does not know a path.
+    is_docker = "api-version" in values or server.startswith("Docker") or "json" in values.get("content-type", "")
+    if not is_docker and status not in _IN_BETWEEN:
+        who = f"It says that it is {server}, and nothing" if server else "Nothing"
+        return f"{who} in its answer tells of a Docker daemon: check the address."
+    return _REFUSALS.get(status, _REFUSALS[500 if status >= 500 else 400])
+
+
 def error_message(body: bytes, content_type: str, *, peer: str) -> str:
     """Return an error body's own words, in one line; empty when it has none for human eyes.
 
@@ -143,6 +179,13 @@ def _json_message(text: str) -> str:
         return text
     message = document.get("message") if isinstance(document, dict) else None
     return message if isinstance(message, str) else text
+
+
+def version_hint(reason: str) -> str | None:
+    """Say what to do where an engine refuses the version in the path, which only a pinned one is; None elsewhere."""
+    if "client version" in reason and ("too new" in reason or "too old" in reason):
+        return "DOCKER_API_VERSION pins the version that is spoken: unset it, or set it to one that this engine has."
+    return None
 
 
 def one_line(text: str) -> str:

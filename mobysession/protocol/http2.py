@@ -20,10 +20,11 @@ import h2.stream
 from hyperframe import frame as hyper
 
 from mobysession import limits
-from mobysession.protocol import frames
+from mobysession.protocol import frame_types
+from mobysession.protocol.frames import FrameReader
 from mobysession.protocol.hpack import HeaderDecoder, HeaderEncoder
 from mobysession.protocol.outgoing import Outgoing
-from mobysession.protocol.states import ConnectionStates
+from mobysession.protocol.states import RECEIVING, ConnectionStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from h2.stream import H2Stream
     from hyperframe.frame import Frame
 
+    from mobysession.protocol.framing import Buffer
     from mobysession.protocol.hpack import Fields
 
 __all__ = ["Http2", "open_http2"]
@@ -67,7 +69,8 @@ class Http2(Outgoing):
         self.encoder = HeaderEncoder()
         self.decoder = HeaderDecoder(max_header_list)
         # A block is about as long as its list; Huffman codes can make it longer, but no sane encoder uses them then.
-        self.incoming_buffer = reader = frames.FrameReader(server=not client_side, max_block=2 * max_header_list)
+        reader = FrameReader(server=not client_side, max_block=2 * max_header_list)
+        self.incoming_buffer = self._reader = reader
         self.heads = reader.heads
         self.abuse = reader.abuse
         #: The highest stream that we will answer, as far as the peer was told.
@@ -75,15 +78,15 @@ class Http2(Outgoing):
         #: What takes each type of frame.
         self._receivers: dict[type[Any], Callable[[Any], _Outcome]] = {
             hyper.DataFrame: self._on_data,
-            frames.PlainData: self._on_data,
-            frames.HeadersFrame: self._on_headers,
-            frames.PlainHeaders: self._on_headers,
-            frames.PriorityFrame: self._on_priority,
+            frame_types.PlainData: self._on_data,
+            frame_types.HeadersFrame: self._on_headers,
+            frame_types.PlainHeaders: self._on_headers,
+            frame_types.PriorityFrame: self._on_priority,
             hyper.RstStreamFrame: self._on_rst_stream,
-            frames.SettingsFrame: self._on_settings,
+            frame_types.SettingsFrame: self._on_settings,
             hyper.PingFrame: self._receive_ping_frame,
             hyper.GoAwayFrame: self._on_goaway,
-            frames.WindowUpdateFrame: self._on_window_update,
+            frame_types.WindowUpdateFrame: self._on_window_update,
             hyper.ContinuationFrame: self._on_continuation,
         }
         self._frame_dispatch_table = dict.fromkeys(self._receivers, self._on_first_frame)
@@ -116,36 +119,36 @@ class Http2(Outgoing):
         self._goodbye(error_code, debug_data)
 
     def _goodbye(self, error_code: int, debug_data: bytes) -> None:
-        frame = hyper.GoAwayFrame(0, self._last_stream_id, error_code, debug_data)
+        frame = hyper.GoAwayFrame(0, self._last_stream_id, error_code, debug_data[: limits.MAX_DEBUG_DATA])
         self._prepare_for_sending([frame])
 
     # -- frames --------------------------------------------------------------------------------------------------------
 
-    def receive(self, data: bytes) -> list[h2.events.Event]:
+    def receive(self, data: Buffer) -> list[h2.events.Event]:
         """Take bytes of the peer and return what they mean; h2's ProtocolError where they end the connection."""
         happened: list[h2.events.Event] = []
-        reader = self.incoming_buffer
+        reader = self._reader
         reader.max_frame_size = self.max_inbound_frame_size
         try:
-            reader.add_data(data)
+            reader.feed(data)
             for frame in reader:
                 answers, events = self._frame_dispatch_table[type(frame)](frame)
                 if answers:
                     self._prepare_for_sending(answers)
                 happened += events
         except h2.exceptions.ProtocolError as error:
-            self.end(error.error_code, str(error).encode()[: limits.MAX_DEBUG_DATA])
+            self.end(error.error_code, str(error).encode())
             raise
         return happened
 
     def _on_first_frame(self, frame: Frame) -> _Outcome:
         """Take the first frame, which belongs to the preface (section 3.4)."""
-        if not isinstance(frame, frames.SettingsFrame) or "ACK" in frame.flags:
+        if not isinstance(frame, frame_types.SettingsFrame) or "ACK" in frame.flags:
             raise h2.exceptions.ProtocolError("the preface has no SETTINGS")
         self._frame_dispatch_table = self._receivers
         return self._on_settings(frame)
 
-    def _on_headers(self, frame: frames.HeadersFrame | frames.PlainHeaders) -> _Outcome:
+    def _on_headers(self, frame: frame_types.HeadersFrame | frame_types.PlainHeaders) -> _Outcome:
         stream_id = frame.stream_id
         # Whatever becomes of the stream: the next block builds on this one.
         headers: Fields = self.decoder.decode(frame.data)  # type: ignore[assignment]  # what `__init__` put there
@@ -167,11 +170,13 @@ class Http2(Outgoing):
             # Behind END_STREAM, trailers that end nothing, an interim response that ends the stream.
             return self._reset(stream, error.error_code)
 
-    def _on_data(self, frame: hyper.DataFrame | frames.PlainData) -> _Outcome:
+    def _on_data(self, frame: hyper.DataFrame | frame_types.PlainData) -> _Outcome:
         stream_id, size = frame.stream_id, frame.flow_controlled_length
+        stream = self.streams.get(stream_id)
+        if isinstance(frame, frame_types.PlainData) and frame.parts and not self._takes(stream, size):
+            return self._one_by_one(frame)
         self.state_machine.process_input(_Inputs.RECV_DATA)
         self._inbound_flow_control_window_manager.window_consumed(size)
-        stream = self.streams.get(stream_id)
         if stream is None or stream.closed:
             self._must_not_be_idle(stream_id)
             return self._discard(stream_id), [_discarded(stream_id, size)]
@@ -182,7 +187,22 @@ class Http2(Outgoing):
             answers, events = self._reset(stream, error.error_code)
             return answers, [*events, _discarded(stream_id, size)]
 
-    def _on_priority(self, frame: frames.PriorityFrame) -> _Outcome:
+    def _takes(self, stream: H2Stream | None, size: int) -> bool:
+        """Tell whether ``size`` bytes of DATA break no rule, so that it does not matter which frame they are in."""
+        if stream is None or stream.state_machine.state not in RECEIVING:
+            return False
+        return size <= min(stream.inbound_flow_control_window, self.inbound_flow_control_window)
+
+    def _one_by_one(self, frame: frame_types.PlainData) -> _Outcome:
+        happened: list[h2.events.Event] = []
+        for one in frame.singly():
+            answers, events = self._on_data(one)
+            # At once: the next one may end the connection.
+            self._prepare_for_sending(answers)
+            happened += events
+        return [], happened
+
+    def _on_priority(self, frame: frame_types.PriorityFrame) -> _Outcome:
         """Take PRIORITY, which is deprecated and means nothing (section 5.3.2), as long as it is well-formed."""
         if frame.well_sized and frame.depends_on != frame.stream_id:
             return [], []
@@ -197,12 +217,12 @@ class Http2(Outgoing):
         self._must_not_be_idle(frame.stream_id)
         return self._receive_rst_stream_frame(frame)
 
-    def _on_settings(self, frame: frames.SettingsFrame) -> _Outcome:
+    def _on_settings(self, frame: frame_types.SettingsFrame) -> _Outcome:
         for setting, value in frame.received:
             self.remote_settings.validate_received_setting(setting, value)
         return self._receive_settings_frame(frame)
 
-    def _on_window_update(self, frame: frames.WindowUpdateFrame) -> _Outcome:
+    def _on_window_update(self, frame: frame_types.WindowUpdateFrame) -> _Outcome:
         if frame.window_increment:
             return self._receive_window_update_frame(frame)
         if not frame.stream_id:

@@ -16,14 +16,15 @@ import h2.exceptions
 from h2.connection import ConnectionInputs
 from h2.stream import StreamInputs
 
+from mobysession.protocol.states import SENDING
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from h2.stream import H2Stream
     from hyperframe.frame import Frame
 
     from mobysession.protocol.framing import Buffer
-    from mobysession.protocol.headers import Headers
 
 __all__ = ["OK_TRAILERS", "RESPONSE", "Outgoing"]
 
@@ -80,13 +81,13 @@ class Outgoing(h2.connection.H2Connection):
             if frame.body_len > self.max_outbound_frame_size:
                 raise h2.exceptions.FrameTooLargeError(f"a frame of {frame.body_len} bytes")
 
-    def send_fields(self, stream_id: int, fields: Headers, *, end_stream: bool = False) -> None:
+    def send_fields(self, stream_id: int, fields: Sequence[tuple[bytes, bytes]], *, end_stream: bool = False) -> None:
         """Send header fields on a stream, as h2's ``send_headers``, from a constant block where there is one."""
         block = _BLOCKS.get(tuple(fields)) if len(fields) <= 2 else None
         stream = self.streams.get(stream_id)
         if block is None or stream is None or self.encoder.table_size_changes:
             # Only the encoder can tell the peer that the table has a new size, in the first block after the change.
-            self.send_headers(stream_id, fields, end_stream=end_stream)
+            self.send_headers(stream_id, list(fields), end_stream=end_stream)
             return
         self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
         states = stream.state_machine
@@ -111,11 +112,13 @@ class Outgoing(h2.connection.H2Connection):
         Raises:
             h2.exceptions.ProtocolError: it is more than `sendable` says, or there is no state to send it in.
         """
-        if size > self.sendable(stream, 0):
+        if size > stream.outbound_flow_control_window or size > self.outbound_flow_control_window:
             raise h2.exceptions.FlowControlError(f"{size} bytes of DATA; {self.sendable(stream, 0)} are allowed")
         # Once for all: the state after a frame of DATA is the state before it.
         self.state_machine.process_input(ConnectionInputs.SEND_DATA)
-        stream.state_machine.process_input(StreamInputs.SEND_DATA)
+        if stream.state_machine.state not in SENDING:
+            # There h2 says what is wrong.
+            stream.state_machine.process_input(StreamInputs.SEND_DATA)
         stream.outbound_flow_control_window -= size
         self.outbound_flow_control_window -= size
         largest = self.max_outbound_frame_size
@@ -123,20 +126,27 @@ class Outgoing(h2.connection.H2Connection):
             self._pieces.append(_HEAD.pack(size >> 8, size & 0xFF, _DATA, 0, stream.stream_id))
             self._pieces += pieces
         else:
-            self._pieces += _cut(pieces, size, largest, stream.stream_id)
+            self._cut(pieces, size, largest, stream.stream_id)
 
-
-def _cut(pieces: Sequence[memoryview], size: int, largest: int, stream_id: int) -> Iterator[Buffer]:
-    """Yield the heads and the bodies of frames of at most ``largest`` bytes that hold ``pieces``."""
-    room = 0
-    for piece in pieces:
-        position = 0
-        while position < len(piece):
-            if not room:
-                room = min(size, largest)
-                size -= room
-                yield _HEAD.pack(room >> 8, room & 0xFF, _DATA, 0, stream_id)
-            part = piece[position : position + room]
-            yield part
-            position += len(part)
-            room -= len(part)
+    def _cut(self, pieces: Sequence[memoryview], size: int, largest: int, stream_id: int) -> None:
+        """Add the heads and the bodies of frames of at most ``largest`` bytes that hold ``pieces``."""
+        add, pack = self._pieces.append, _HEAD.pack
+        full = pack(largest >> 8, largest & 0xFF, _DATA, 0, stream_id)
+        room = 0
+        for piece in pieces:
+            start, end = 0, len(piece)
+            while start < end:
+                if not room:
+                    if size >= largest:
+                        room = largest
+                        add(full)
+                    else:
+                        room = size
+                        add(pack(size >> 8, size & 0xFF, _DATA, 0, stream_id))
+                    size -= room
+                stop = start + room
+                if stop > end:
+                    stop = end
+                add(piece[start:stop])
+                room -= stop - start
+                start = stop

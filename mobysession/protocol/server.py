@@ -15,7 +15,8 @@ import h2.exceptions
 from mobysession import limits
 from mobysession.errors import LocalProtocolError, RpcError, StatusCode
 from mobysession.protocol import events
-from mobysession.protocol.connection import CallState, GrpcConnection
+from mobysession.protocol.call_state import CallState
+from mobysession.protocol.connection import GrpcConnection
 from mobysession.protocol.framing import ENCODINGS, MessageReader
 from mobysession.protocol.headers import (
     ACCEPT_ENCODING,
@@ -27,12 +28,14 @@ from mobysession.protocol.headers import (
 )
 from mobysession.protocol.hpack import TOO_LARGE, Fields
 from mobysession.protocol.metadata import decode_metadata, encode_metadata
+from mobysession.protocol.outgoing import RESPONSE
 from mobysession.protocol.status import serialize_status
 from mobysession.protocol.timeouts import parse_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mobysession.protocol.framing import Buffer
     from mobysession.protocol.headers import Headers
     from mobysession.protocol.outbox import StreamQueue
 
@@ -42,7 +45,6 @@ __all__ = ["ServerConnection"]
 _GOODBYE = b"goodbye!"
 #: Of a timeout: callers round it up when they say it, and take the call back when it is over.
 _NEARLY = 0.95
-_RESPONSE = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 
 
 class ServerConnection(GrpcConnection):
@@ -62,10 +64,10 @@ class ServerConnection(GrpcConnection):
         #: Calls that were ended for their size since the peer was last written to.
         self._oversized = 0
 
-    def data_to_send(self, *, bulk: bool = True) -> bytes:
-        """Return the next bytes for the peer, as `GrpcConnection.data_to_send` does."""
+    def pieces_to_send(self, *, bulk: bool = True) -> list[Buffer]:
+        """Return the next bytes for the peer, as `GrpcConnection.pieces_to_send` does."""
         self._oversized = 0
-        return super().data_to_send(bulk=bulk)
+        return self._sender.pieces(bulk=bulk)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -78,7 +80,7 @@ class ServerConnection(GrpcConnection):
         Source: RFC 9113 section 6.8.
         """
         if self._goodbye is None and not self._terminated:
-            self._goodbye = debug_data[: limits.MAX_DEBUG_DATA]
+            self._goodbye = debug_data
             self._h2.announce_end(self._goodbye, final=False)
             self._h2.ping(_GOODBYE)
 
@@ -129,11 +131,11 @@ class ServerConnection(GrpcConnection):
         if queue.ending is not None:
             raise LocalProtocolError("this call has its status already")
         fields = [*serialize_status(code, message, details), *encode_metadata(metadata)]
-        queue.ending = fields if call.headers_sent else [*_RESPONSE, *fields]
+        queue.ending = fields if call.headers_sent else [*RESPONSE, *fields]
         self._outbox.line_up(queue)
 
     def _begin_answer(self, stream_id: int, call: CallState, metadata: Sequence[tuple[str, str | bytes]] = ()) -> None:
-        fields = [*_RESPONSE, *encode_metadata(metadata)] if metadata else [*_RESPONSE]
+        fields = [*RESPONSE, *encode_metadata(metadata)] if metadata else [*RESPONSE]
         if call.compress:
             fields.append((b"grpc-encoding", b"gzip"))
         self._h2.send_fields(stream_id, fields)
@@ -234,7 +236,7 @@ class ServerConnection(GrpcConnection):
         )
 
     def _answer_unread(self, stream_id: int, error: RpcError) -> None:
-        self._answer_now(stream_id, [*_RESPONSE, ACCEPT_ENCODING, *serialize_status(error.code, error.message)])
+        self._answer_now(stream_id, [*RESPONSE, ACCEPT_ENCODING, *serialize_status(error.code, error.message)])
 
     def _on_trailers(self, event: h2.events.TrailersReceived) -> None:
         if event.stream_id in self._calls and is_malformed(event.headers, "trailers"):
@@ -290,7 +292,7 @@ class ServerConnection(GrpcConnection):
             self._h2.abuse.call_wasted()
         self._outbox.drop(stream_id)
         fields = serialize_status(error.code, error.message)
-        self._answer_now(stream_id, fields if self._calls[stream_id].headers_sent else [*_RESPONSE, *fields])
+        self._answer_now(stream_id, fields if self._calls[stream_id].headers_sent else [*RESPONSE, *fields])
         self._events.append(events.CallReset(stream_id, int(h2.errors.ErrorCodes.PROTOCOL_ERROR), error))
 
     def _break_off(self, stream_id: int) -> None:
@@ -337,5 +339,5 @@ def _too_large(fields: dict[bytes, bytes]) -> Headers:
     """Return the answer to a request whose headers, of which ``fields`` are the first, are over the limit."""
     if is_grpc(fields):
         text = f"the call has more than {limits.MAX_HEADER_LIST} bytes of metadata"
-        return [*_RESPONSE, *serialize_status(StatusCode.RESOURCE_EXHAUSTED, text)]
+        return [*RESPONSE, *serialize_status(StatusCode.RESOURCE_EXHAUSTED, text)]
     return [(b":status", b"431")]

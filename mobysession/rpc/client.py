@@ -15,7 +15,8 @@ from mobysession.errors import MobysessionError, RpcError, StatusCode
 from mobysession.protocol import events
 from mobysession.protocol.client import ClientConnection
 from mobysession.protocol.status import status_from_reset
-from mobysession.rpc.connection import Call, Connection
+from mobysession.rpc.call import Call
+from mobysession.rpc.connection import Connection
 from mobysession.rpc.keepalive import CHANNEL_KEEPALIVE
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from mobysession.protocol.framing import Buffer
     from mobysession.rpc.keepalive import Keepalive
+    from mobysession.rpc.observer import Observer
 
 __all__ = ["Channel", "ClientCall", "open_channel"]
 
@@ -84,7 +86,7 @@ class ClientCall(Call):
         if message is not None:
             await self.send(message)
         self._connection.core.end_request(self.stream_id)
-        self._connection.wake_writer()
+        self._connection.writer.wake()
         await trio.lowlevel.checkpoint()
 
     async def wait_sent(self, most: int = 0) -> None:
@@ -104,7 +106,7 @@ class ClientCall(Call):
         """Cancel the call at once, if the peer has not ended it."""
         self.fail(RpcError(StatusCode.CANCELLED, "the call was cancelled here", method=self.method))
         self._connection.core.reset(self.stream_id)
-        self._connection.wake_writer()
+        self._connection.writer.wake()
 
     async def _in_time(self, wait: Callable[[], Awaitable[Waited]]) -> Waited:
         # A call that is over is not late any more.
@@ -115,11 +117,13 @@ class ClientCall(Call):
         late = RpcError(StatusCode.DEADLINE_EXCEEDED, f"no answer within {self._timeout:g} s", method=self.method)
         self.fail(late)
         self._connection.core.reset(self.stream_id)
-        self._connection.wake_writer()
+        self._connection.writer.wake()
         raise late
 
     def begin(self, metadata: list[tuple[str, str | bytes]]) -> None:
         """Take the response's initial metadata."""
+        if self.observer is not None:
+            self.observer.initial_metadata(metadata)
         self.initial_metadata = metadata
         self._started.set()
 
@@ -127,6 +131,7 @@ class ClientCall(Call):
         """Take the status."""
         self.trailing_metadata = ended.trailers
         self._started.set()
+        self.observe_end(ended.code, ended.message, ended.details, ended.trailers)
         if ended.code is StatusCode.OK:
             self._answered = True
             self.end_of_messages()
@@ -140,6 +145,8 @@ class ClientCall(Call):
         if not self._answered:
             super().fail(failure)
             self._started.set()
+            code = failure.code if isinstance(failure, RpcError) else StatusCode.UNAVAILABLE
+            self.observe_end(code, failure.message)
 
 
 class Channel(Connection):
@@ -154,9 +161,12 @@ class Channel(Connection):
         authority: str,
         max_message: int = limits.MAX_MESSAGE,
         keepalive: Keepalive | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        super().__init__(stream, ClientConnection(max_message=max_message), keepalive)
+        super().__init__(stream, ClientConnection(max_message=max_message), keepalive, observer)
         self._authority = authority
+        #: What a stream that its user wants header lines on brings along for every call.
+        self._metadata: tuple[tuple[str, str | bytes], ...] = getattr(stream, "metadata", ())
 
     @asynccontextmanager
     async def open_call(
@@ -182,17 +192,20 @@ class Channel(Connection):
         if self.closed.is_set():
             raise _unavailable(self.failure, method)
         stream_id = self.core.start_call(
-            method, authority=self._authority, metadata=metadata, timeout=timeout, compress=compress
+            method, authority=self._authority, metadata=[*self._metadata, *metadata], timeout=timeout, compress=compress
         )
-        self.wake_writer()
+        self.writer.wake()
         call = ClientCall(self, stream_id, method, timeout)
         self.calls[stream_id] = call
+        if self.observer is not None:
+            call.observer = self.observer.call_started(call, metadata)
         try:
             yield call
         finally:
             self.calls.pop(stream_id, None)
+            call.observe_end(StatusCode.CANCELLED, "the call was left before its end")
             self.core.reset(stream_id)
-            self.wake_writer()
+            self.writer.wake()
 
     async def unary(
         self,
@@ -279,16 +292,17 @@ async def open_channel(
     authority: str = "localhost",
     max_message: int = limits.MAX_MESSAGE,
     keepalive: Keepalive | None = CHANNEL_KEEPALIVE,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Channel]:
     """Speak gRPC as a client on ``stream``, which the channel owns from now on, while the block runs.
 
     An answer's message over ``max_message`` bytes ends its call with RESOURCE_EXHAUSTED. With ``keepalive`` a silent
     connection is asked whether it lives, and ended with ConnectionLost where nothing answers; the default asks so
-    rarely that every server puts up with it.
+    rarely that every server puts up with it. ``observer`` is called in the loop and must not wait.
     A connection that ends before shows in ``closed`` and ``failure``, and as RpcError UNAVAILABLE in every call.
     """
     async with open_nursery() as nursery:
-        channel = Channel(stream, authority=authority, max_message=max_message, keepalive=keepalive)
+        channel = Channel(stream, authority=authority, max_message=max_message, keepalive=keepalive, observer=observer)
         nursery.start_soon(channel.run)
         try:
             yield channel

@@ -28,8 +28,6 @@ _log = logging.getLogger("mobysession.rpc")
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 #: The one reserved key that grpcio accepts as metadata; grpcio-status sets it.
 _STATUS_DETAILS = "grpc-status-details-bin"
-#: What ``peer()`` says: a session is a hijacked stream and has no address of its own.
-_PEER = "unix:"
 _INSECURE = {"transport_security_type": [b"insecure"], "security_level": [b"TSI_SECURITY_NONE"]}
 
 
@@ -86,8 +84,8 @@ class CallContext:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def peer(self) -> str:
-        """Return a constant: the other end of a session is the daemon."""
-        return _PEER
+        """Return the address of the caller; on a session that is the daemon, as it was dialled."""
+        return self._call.peer_name
 
     def peer_identities(self) -> Iterable[bytes] | None:
         """Return None: sessions are not authenticated call by call."""

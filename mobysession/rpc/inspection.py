@@ -15,7 +15,8 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mobysession.rpc.connection import Call, Connection
+    from mobysession.rpc.call import Call
+    from mobysession.rpc.connection import Connection
 
 __all__ = ["CallInspection", "FrameSeen", "Inspection", "inspect_connection"]
 
@@ -109,7 +110,7 @@ class Inspection:
         receive_window: bytes that it may still send.
         settings: the other side's HTTP/2 settings by name; empty until they arrive.
         calls: the open calls, in the order of their streams.
-        frames: the latest frames of both directions, oldest first; of large writes only the latest.
+        frames: the latest frames of both directions, oldest first.
     """
 
     client_side: bool
@@ -159,7 +160,7 @@ def inspect_connection(connection: Connection) -> Inspection:
     core, traffic, watchdog = connection.core, connection.traffic, connection.watchdog
     waiting = core.waiting()
     unsent = traffic.bytes_handed - traffic.bytes_sent
-    asked_at = min(connection.asked_at(), default=None)
+    asked_at = min(connection.pings.asked_at(), default=None)
     return Inspection(
         client_side=core.client_side,
         failure=connection.failure.message if connection.failure is not None else None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from mobysession import limits
-from mobysession.errors import HandshakeError, HandshakeTimeout
+from mobysession.errors import ConnectError, HandshakeError, HandshakeTimeout
 from mobysession.rpc.client import open_channel
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def open_ready_channel(
 
     Raises:
         HandshakeTimeout: they did not come.
-        HandshakeError: the connection ended instead.
+        HandshakeError: the connection ended instead; ConnectError where it turned out to lead nowhere.
     """
     async with open_channel(stream) as channel:
         with trio.move_on_after(timeout):
@@ -45,6 +45,9 @@ async def open_ready_channel(
                 nursery.start_soon(_cancel_when, channel.closed, nursery.cancel_scope)
                 nursery.start_soon(_cancel_when, channel.ready, nursery.cancel_scope)
         if channel.closed.is_set():
+            if channel.failure is not None and isinstance(channel.failure.__cause__, ConnectError):
+                # The command behind the stream has found out only now that it leads nowhere, and says why.
+                raise channel.failure.__cause__
             reason = channel.failure.message if channel.failure else "the connection was closed"
             raise HandshakeError(f"{accepted} and then did not speak HTTP/2: {reason}", hint=hint) from channel.failure
         if not channel.ready.is_set():

@@ -12,16 +12,25 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from mobysession import limits
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from mobysession.protocol.framing import Buffer
 
-__all__ = ["nowait_sender"]
+__all__ = ["nowait_sender", "unsent"]
+
+#: Pieces that writev(2) takes at once (IOV_MAX on Linux, the BSDs and macOS), and bytes from which on it is cheaper
+#: than to put the pieces together.
+_MAX_PIECES = 1024
+_WORTH_IT = 16 * limits.KIB
 
 
-def nowait_sender(stream: trio.abc.Stream) -> Callable[[Buffer], int] | None:
+def nowait_sender(stream: trio.abc.Stream) -> Callable[[Sequence[Buffer], int], int] | None:
     """Return a function that writes to ``stream`` what fits and returns the number of bytes; None where there is none.
+
+    It takes pieces that are to be written one behind the other, and the number of their bytes.
 
     A stream that is a socket, and changes nothing on the way to it, may say so by an attribute ``plain_socket``, a
     `trio.SocketStream`. The function must not be used while a `send_all` is under way. What the connection has come to
@@ -31,12 +40,23 @@ def nowait_sender(stream: trio.abc.Stream) -> Callable[[Buffer], int] | None:
     # Elsewhere a socket is no file descriptor.
     if not isinstance(plain, trio.SocketStream) or os.name != "posix":
         return None
-    socket = plain.socket
+    fileno = plain.socket.fileno
 
-    def send_nowait(data: Buffer) -> int:
+    def send_nowait(pieces: Sequence[Buffer], size: int) -> int:
         try:
-            return os.write(socket.fileno(), data)
+            if size < _WORTH_IT or len(pieces) > _MAX_PIECES:
+                return os.write(fileno(), b"".join(pieces))
+            return os.writev(fileno(), pieces)
         except OSError:
             return 0
 
     return send_nowait
+
+
+def unsent(pieces: Sequence[Buffer], sent: int) -> bytes:
+    """Return what is left of ``pieces`` behind the first ``sent`` bytes."""
+    for number, piece in enumerate(pieces):
+        if sent < len(piece):
+            return b"".join([memoryview(piece)[sent:], *pieces[number + 1 :]])
+        sent -= len(piece)
+    return b""

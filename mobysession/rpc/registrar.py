@@ -7,6 +7,7 @@ drift apart (the thought is moby/buildkit's, session/session.go).
 from __future__ import annotations
 
 import enum
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from google.protobuf.message import DecodeError
@@ -76,19 +77,39 @@ class Registrar:
         self.guard: Guard | None = None
         self._methods: dict[str, Method] = {}
         self._lowered: dict[str, Method] = {}
+        #: What lies over these methods for a while, the latest last.
+        self._overlays: list[Registrar] = []
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The names to advertise, in the order of registration."""
-        return tuple(self._methods)
+        return tuple(self._methods) if not self._overlays else tuple(self._all())
 
     def __iter__(self) -> Iterator[Method]:
         """Yield the methods in the order of registration."""
-        return iter(self._methods.values())
+        return iter(self._all().values())
 
     def find(self, name: str) -> Method | None:
         """Return the method called ``name``, in any case: the daemon lower-cases what was advertised."""
+        for overlay in reversed(self._overlays):
+            if (method := overlay.find(name)) is not None:
+                return method
         return self._methods.get(name) or self._lowered.get(name.lower())
+
+    @contextmanager
+    def overlaid(self, other: Registrar) -> Iterator[None]:
+        """Host the methods of ``other`` too for the length of the block, in place of those of the same names."""
+        self._overlays.append(other)
+        try:
+            yield
+        finally:
+            self._overlays.remove(other)
+
+    def _all(self) -> dict[str, Method]:
+        methods = self._methods
+        for overlay in self._overlays:
+            methods = methods | overlay._all()
+        return methods
 
     def add(self, method: Method) -> None:
         """Host ``method``.

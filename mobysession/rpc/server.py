@@ -20,13 +20,15 @@ from mobysession.errors import LocalProtocolError, MobysessionError, RpcError, S
 from mobysession.protocol import events
 from mobysession.protocol.metadata import encoded_values, values
 from mobysession.protocol.server import ServerConnection
-from mobysession.rpc.connection import Call, Connection
+from mobysession.rpc.call import Call
+from mobysession.rpc.connection import Connection
 from mobysession.rpc.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from mobysession.rpc.keepalive import Keepalive
+    from mobysession.rpc.observer import Observer
     from mobysession.rpc.registrar import Registrar
 
 __all__ = ["Server", "ServerCall", "open_server"]
@@ -68,6 +70,11 @@ class ServerCall(Call):
         """The ID of the session on which the call came; empty where the methods are hosted otherwise."""
         return self._connection.session_id
 
+    @property
+    def peer_name(self) -> str:
+        """What gRPC calls the caller: ``ipv4:127.0.0.1:50051``, ``unix:/path``; ``unix:`` where it has no address."""
+        return self._connection.peer_name
+
     def time_remaining(self) -> float | None:
         """Return the seconds to the call's deadline, not below 0; None without one."""
         if self._deadline == math.inf:
@@ -98,7 +105,9 @@ class ServerCall(Call):
         if self._failure is not None:
             raise self._failure
         self._connection.core.send_initial_metadata(self.stream_id, metadata)
-        self._connection.wake_writer()
+        if self.observer is not None:
+            self.observer.initial_metadata(metadata)
+        self._connection.writer.wake()
 
     def compress_answers(self) -> None:
         """Compress the answers with gzip where the peer takes that; nothing happens once an answer was sent."""
@@ -132,8 +141,9 @@ class Server(Connection):
         on_call_ended: Callable[[ServerCall, StatusCode, str, BaseException | None], None] | None = None,
         max_message: int = limits.MAX_MESSAGE,
         keepalive: Keepalive | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        super().__init__(stream, ServerConnection(max_message=max_message), keepalive)
+        super().__init__(stream, ServerConnection(max_message=max_message), keepalive, observer)
         self._registrar = registrar
         #: Where handlers run; None while none may be started.
         self.nursery: trio.Nursery | None = None
@@ -159,7 +169,7 @@ class Server(Connection):
         What it opens before it has heard of that is served too; `finish` still ends it all at once.
         """
         self.core.drain(b"the server is ending the connection")
-        self.wake_writer()
+        self.writer.wake()
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -203,10 +213,10 @@ class Server(Connection):
         """Start, feed and stop calls."""
         match event:
             case events.CallReceived():
-                self.courtesy.request_arrived()
+                self.writer.courtesy.request_arrived()
                 self._start(event)
             case events.RequestEnded(stream_id):
-                self.courtesy.request_arrived()
+                self.writer.courtesy.request_arrived()
                 if (call := self.calls.get(stream_id)) is not None:
                     call.end_of_messages()
             case events.CallReset(stream_id, _, error):
@@ -232,6 +242,8 @@ class Server(Connection):
         _log.debug("call %d: %s", call.number, call.method)
         if self._on_call_started is not None:
             self._on_call_started(call)
+        if self.observer is not None:
+            call.observer = self.observer.call_started(call, call.metadata)
         if method is None:
             self._end(call, _Outcome(StatusCode.UNIMPLEMENTED, f"unknown method {received.method}"))
         elif self.nursery is None or self._workers is None:
@@ -267,9 +279,10 @@ class Server(Connection):
         try:
             self.core.send_trailers(call.stream_id, code, message, details=details, metadata=metadata)
         except LocalProtocolError as bad:
-            code, message, error = StatusCode.INTERNAL, bad.message, bad
+            code, message, error, details, metadata = StatusCode.INTERNAL, bad.message, bad, b"", ()
             self.core.send_trailers(call.stream_id, code, message)
-        self.wake_writer()
+        self.writer.wake()
+        call.observe_end(code, message, details, metadata)
         _log.debug(
             "call %d ended with %s %s, %d bytes in, %d bytes out",
             call.number,
@@ -319,13 +332,15 @@ async def open_server(
     on_call_ended: Callable[[ServerCall, StatusCode, str, BaseException | None], None] | None = None,
     max_message: int = limits.MAX_MESSAGE,
     keepalive: Keepalive | None = None,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Server]:
     """Serve the methods of ``registrar`` on ``stream``, which the server owns from now on, while the block runs.
 
     A request's message over ``max_message`` bytes ends its call with RESOURCE_EXHAUSTED. With ``keepalive`` a silent
     connection is asked whether it lives, and ended with ConnectionLost where nothing answers.
-    The callbacks are called in the loop and must not wait. At the end of the block running handlers are cancelled,
-    their callers are told, and the stream is closed. A connection that ends before shows in ``closed`` and ``failure``.
+    The callbacks, and ``observer``, are called in the loop and must not wait. At the end of the block running handlers
+    are cancelled, their callers are told, and the stream is closed. A connection that ends before shows in ``closed``
+    and ``failure``.
     """
     async with open_nursery() as pump:
         server = Server(
@@ -335,6 +350,7 @@ async def open_server(
             on_call_ended=on_call_ended,
             max_message=max_message,
             keepalive=keepalive,
+            observer=observer,
         )
         pump.start_soon(server.run)
         try:

@@ -1,9 +1,8 @@
 """What went over a connection: bytes, times, and the last frames. Written on the hot path, so it only takes notes.
 
 What was heard last is noted by h2's parser, which reads the heads anyway; the time of a read stands between them. What
-was said last is kept as the bytes it was, where these are few; of large writes only the latest is kept, because to walk
-through all of them would cost a hundredth of the speed. Nobody looks at any of it before `mobysession.rpc.inspection`
-is asked.
+was said last is kept as the first bytes of each frame. Nobody looks at any of it before `mobysession.rpc.inspection` is
+asked.
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ from mobysession import limits
 from mobysession.protocol.frame_heads import FrameHead, parse_heads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from mobysession.protocol.frame_heads import Noted
+    from mobysession.protocol.framing import Buffer
 
 __all__ = ["Traffic"]
 
 
-def _heads(written: bytes | tuple[FrameHead, ...]) -> tuple[FrameHead, ...]:
-    return written if isinstance(written, tuple) else tuple(parse_heads(written))
+#: Bytes of a piece that are kept: the head of a frame, and before the first of all a client's preface.
+_NOTED = 24 + 9
 
 
 class Traffic:
@@ -37,7 +37,6 @@ class Traffic:
 
     __slots__ = (
         "_heads",
-        "_large",
         "_times",
         "_writes",
         "bytes_handed",
@@ -59,12 +58,10 @@ class Traffic:
         self.bytes_handed = 0
         self.bytes_sent = 0
         self._heads = heads
-        #: What was given to the stream at one time, and when: whole frames, or what became of them. Two rows, because
-        #: an object for each write would cost more than all the rest.
-        self._writes: deque[bytes | tuple[FrameHead, ...]] = deque(maxlen=limits.RECENT_WRITES)
+        #: The beginnings of what was given to the stream at one time, and when. Two rows, because an object for each
+        #: write would cost more than all the rest.
+        self._writes: deque[list[bytes]] = deque(maxlen=limits.RECENT_WRITES)
         self._times: deque[float] = deque(maxlen=limits.RECENT_WRITES)
-        #: True while one of them is large.
-        self._large = False
 
     def received(self, size: int) -> None:
         """Note that ``size`` bytes came; to be called before they are parsed."""
@@ -72,34 +69,17 @@ class Traffic:
         self.bytes_received += size
         self._heads.append(now)
 
-    def sending(self, data: bytes) -> None:
-        """Note that ``data``, which is whole frames, is given to the stream."""
-        self.bytes_handed += len(data)
+    def sending(self, pieces: Sequence[Buffer], size: int) -> None:
+        """Note that ``pieces`` of ``size`` bytes, as `GrpcConnection.pieces_to_send` returns them, go to the stream."""
+        self.bytes_handed += size
         self.handed_at = now = trio.current_time()
-        if len(data) > limits.SMALL_WRITE:
-            if self._large:
-                self._replace_large(())
-            self._large = True
-        self._writes.append(data)
+        # Views are of messages; what is ours begins with the head of a frame.
+        self._writes.append([piece[:_NOTED] for piece in pieces[-limits.RECENT_FRAMES :] if type(piece) is bytes])
         self._times.append(now)
 
     def sent(self) -> None:
         """Note that the stream has taken all that it was given."""
         self.bytes_sent = self.bytes_handed
-
-    def settle(self) -> None:
-        """Let go of the bytes of a large write, for its heads; to be called once in a while."""
-        if self._large:
-            self._replace_large(None)
-            self._large = False
-
-    def _replace_large(self, heads: tuple[FrameHead, ...] | None) -> None:
-        """Put ``heads``, or the heads it has, in the place of the large write; it may be forgotten already."""
-        for index in range(len(self._writes) - 1, -1, -1):
-            written = self._writes[index]
-            if isinstance(written, bytes) and len(written) > limits.SMALL_WRITE:
-                self._writes[index] = _heads(written) if heads is None else heads
-                return
 
     def heard_heads(self) -> Iterator[tuple[float | None, FrameHead]]:
         """Yield the latest frames of the peer, oldest first, with the times they were read; None for the oldest."""
@@ -113,5 +93,6 @@ class Traffic:
     def said_heads(self) -> Iterator[tuple[float, FrameHead]]:
         """Yield our latest frames, oldest first, with the times they were given to the stream."""
         for at, written in zip(self._times, self._writes, strict=True):
-            for head in _heads(written):
-                yield at, head
+            for piece in written:
+                for head in parse_heads(piece):
+                    yield at, head

@@ -67,7 +67,6 @@ class Watchdog:
 
     def look(self, now: float) -> None:
         """See what does not move, and tell what is new of it; that it goes on is told when nothing told is left."""
-        self._connection.traffic.settle()
         waiting = self._connection.core.waiting()
         found = self._held_up(waiting, now)
         over = {what: self._told.pop(what) for what in self._over(found, waiting)}

@@ -92,7 +92,7 @@ class _Worker:
             raise
         finally:
             workers.count -= 1
-            server.release()
+            server.writer.release()
             if self._call is not None:
                 server.conclude(self._call, abandoned=True)
             server.look_after_reading()
@@ -136,7 +136,7 @@ class _Worker:
         """Run the calls that wait, as many as one turn has, and send what there is; False when ``scope`` is used up."""
         server, workers = self._server, self._workers
         waiting = workers.waiting
-        server.hold()
+        server.writer.hold()
         for _ in range(_SHARED_TURN):
             if not waiting:
                 break
@@ -152,13 +152,13 @@ class _Worker:
             server.conclude(call)
             if scope.cancel_called:
                 return False
-        server.send_now()
-        server.release()
+        server.writer.send_now()
+        server.writer.release()
         return True
 
     def _blocked(self) -> None:
         """Leave everything but the call to others: its handler waits for something."""
-        self._server.release()
+        self._server.writer.release()
         self._workers.take_over()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -151,6 +152,42 @@ def test_every_split_of_a_refusal_gives_the_daemons_own_words(answer: bytes, sta
         assert reason in caught.value.reason
         assert caught.value.reason in str(caught.value)
         assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (refusal("400 Bad Request", b'{"message":"no"}'), "Connection and Upgrade"),
+        (refusal("404 Not Found", b'{"message":"page not found"}'), "18.09 or newer"),
+        (refusal("500 Oops", b'{"message":"no"}'), "log says more"),
+        (refusal("507 Oops", b'{"message":"no"}'), "log says more"),
+        (refusal("401 Unauthorized", b"", "text/html"), "HttpHeaders"),
+        (refusal("502 Bad Gateway", b"<html>", "text/html"), "cannot reach it"),
+        (b"HTTP/1.1 500 Oops\r\nServer: Docker/28.5.2 (linux)\r\n\r\n", "log says more"),
+        (b"HTTP/1.1 500 Oops\r\nApi-Version: 1.51\r\n\r\n", "log says more"),
+        (refusal("405 Not Allowed", b"<html>", "text/html"), "Nothing in its answer tells of a Docker daemon"),
+        (b"HTTP/1.0 501 No\r\nServer: SimpleHTTP/0.6\r\n\r\n", "It says that it is SimpleHTTP/0.6, and nothing in"),
+        (
+            b"HTTP/1.1 200 OK\r\nServer: a\x1b[31m\r\nContent-Length: 1\r\n\r\nx",
+            "is a\\[31m, and",
+        ),
+    ],
+)
+def test_a_refusal_ends_in_a_hint(answer: bytes, hint: str) -> None:
+    """On what stands in between, on the daemon's log, or that this seems to be no Docker daemon at all."""
+    with pytest.raises(errors.TransportError) as caught:
+        shake([answer, b""])
+    assert re.search(hint, caught.value.hint or "")
+    assert (caught.value.hint or "").isprintable()
+
+
+def test_what_is_no_http_is_not_told_in_the_words_of_a_library() -> None:
+    """The message speaks of the answer, the hint of what to check; the detail is the cause's."""
+    with pytest.raises(errors.HandshakeError) as caught:
+        shake([b"HTTP/1.1 abc\r\n\r\n"])
+    assert caught.value.message == "the answer of the daemon to POST /session is not valid HTTP/1.1"
+    assert caught.value.hint
+    assert "illegal status line" in str(caught.value.__cause__)
 
 
 def test_a_taken_session_id_is_an_error_of_its_own() -> None:

@@ -308,7 +308,7 @@ async def test_deadline_of_a_handler(open_pair: Any, autojump_clock: Any, ended:
 
     async with open_pair(hosting(M=handle)) as (channel, _):
         channel.core.start_call("/t.S/M", timeout=5)
-        channel.wake_writer()
+        channel.writer.wake()
         await trio.sleep(10)
     assert seen == [pytest.approx(5), pytest.approx(3)]
     assert ended[0][1:3] == (StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
@@ -451,7 +451,7 @@ async def test_lost_connection_cancels_handlers(ended: Any, stream_pair: Any) ->
     async with open_server(ours, registrar, on_call_ended=lambda call, *how: ended.append(how)) as server:
         async with open_channel(theirs) as channel:
             channel.core.start_call("/t.S/M")
-            channel.wake_writer()
+            channel.writer.wake()
             while not server.calls:
                 await trio.testing.wait_all_tasks_blocked()
             await trio.aclose_forcefully(theirs)
@@ -582,7 +582,7 @@ async def test_failure_of_the_body_is_itself(open_pair: Any) -> None:
     with pytest.raises(UsageError, match="mine"):
         async with open_pair(hosting(M=forever)) as (channel, server):
             channel.core.start_call("/t.S/M")
-            channel.wake_writer()
+            channel.writer.wake()
             while not server.calls:
                 await trio.testing.wait_all_tasks_blocked()
             raise UsageError("mine")

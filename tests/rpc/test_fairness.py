@@ -235,6 +235,20 @@ def test_courtesy_is_bounded() -> None:
     assert courtesy.bulk_may_go(False)
 
 
+def test_courtesy_begins_anew_where_bulk_has_vanished() -> None:
+    """Bulk that waited and then went away does not spare the next bulk, much later, its wait behind a request."""
+    courtesy = Courtesy()
+    courtesy.request_arrived()
+    for _ in range(limits.ANSWER_TURNS):
+        assert not courtesy.bulk_may_go(True)
+    # It was cancelled before its turn came.
+    for _ in range(limits.ANSWER_TURNS + 1):
+        courtesy.nothing_waits()
+    courtesy.request_arrived()
+    assert courtesy.owed
+    assert not courtesy.bulk_may_go(True)
+
+
 # -- over a unix socket ------------------------------------------------------------------------------------------------
 
 

@@ -402,7 +402,7 @@ async def test_deadline(registrar: Any, servicer: Any, echo: Any, open_pair: Any
         call_id = channel.core.start_call(SERVICE + "One", timeout=0.05)
         channel.core.send_messages(call_id, [note(text="wait").SerializeToString()])
         channel.core.end_request(call_id)
-        channel.wake_writer()
+        channel.writer.wake()
         with trio.fail_after(5):
             while not any(how[1] is StatusCode.DEADLINE_EXCEEDED for how in ended):
                 await trio.sleep(0.001)

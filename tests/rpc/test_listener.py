@@ -16,7 +16,7 @@ import trio.testing
 import trustme
 
 from mobysession.errors import EndpointError, RpcError, StatusCode, UsageError
-from mobysession.limits import KEEPALIVE_TIMEOUT, LISTENER_KEEPALIVE, READY_TIMEOUT
+from mobysession.limits import KEEPALIVE_TIMEOUT, LISTENER_KEEPALIVE, MAX_CONNECTIONS, READY_TIMEOUT
 from mobysession.rpc.client import open_channel
 from mobysession.rpc.listener import serve_listener
 from mobysession.rpc.registrar import Cardinality, Registrar
@@ -37,7 +37,7 @@ class Door(trio.abc.Listener[trio.abc.Stream]):
     """A listener whose connections, and failures to accept one, are put before it by the test."""
 
     def __init__(self) -> None:
-        self._put, self._accepted = trio.open_memory_channel[trio.abc.Stream | OSError](10)
+        self._put, self._accepted = trio.open_memory_channel[trio.abc.Stream | OSError](MAX_CONNECTIONS + 1)
 
     async def accept(self) -> trio.abc.Stream:
         """Return the next connection."""
@@ -229,6 +229,23 @@ async def test_connections_over_the_bound_wait():
         assert not second.ready.is_set()
         await first.finish()
         assert await echo(second) == b"hello"
+
+
+async def test_the_bound_of_connections():
+    """Where nothing else is said `MAX_CONNECTIONS` are let in; the next one gets the place of the first that goes."""
+    door = Door()
+    async with serving(door) as listening:
+        streams = [door.knock() for _ in range(MAX_CONNECTIONS + 1)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(listening.servers) == MAX_CONNECTIONS
+        async with open_channel(streams.pop()) as last:
+            await trio.testing.wait_all_tasks_blocked()
+            assert not last.ready.is_set()
+            await streams.pop().aclose()
+            assert await echo(last) == b"hello"
+            assert len(listening.servers) == MAX_CONNECTIONS
+        for stream in streams:
+            await stream.aclose()
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EPROTO])

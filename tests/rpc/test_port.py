@@ -11,7 +11,7 @@ import trio
 from mobysession import limits
 from mobysession.rpc.client import open_channel
 from mobysession.rpc.courtesy import Courtesy
-from mobysession.rpc.port import nowait_sender
+from mobysession.rpc.port import nowait_sender, unsent
 from mobysession.rpc.registrar import Registrar
 from mobysession.rpc.server import open_server
 from tests.rpc.conftest import socket_stream_pair
@@ -31,15 +31,15 @@ async def test_a_part_is_finished_before_anything_else(size: int, writes: int) -
 
     async def answer(call: ServerCall) -> None:
         # Bulk owes the request nothing, so it goes at once.
-        server.courtesy = Courtesy()
+        server.writer.courtesy = Courtesy()
         for _ in range(writes):
             server.core.send_messages(call.stream_id, [BIG])
-            server.send_now(bulk=True)
+            server.writer.send_now(bulk=True)
 
     registrar = Registrar()
     registrar.stream("/tests.Big/One", answer)
     async with open_server(ours, registrar) as server, open_channel(theirs) as channel:
-        server._send_nowait = lambda data: os.write(descriptor, memoryview(data)[:size]) if size else 0
+        server.writer._send_nowait = lambda pieces, _: os.write(descriptor, b"".join(pieces)[:size]) if size else 0
         for _ in range(3):
             async with channel.open_call("/tests.Big/One") as call:
                 await call.end(b"x")
@@ -58,3 +58,34 @@ async def test_only_a_plain_socket_can_be_written_to_at_once(monkeypatch: pytest
         assert nowait_sender(ours) is None
     ours.socket.close()
     theirs.socket.close()
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([b"small"], id="one"),
+        pytest.param([b"head", memoryview(BIG), b"head", memoryview(BIG)], id="large"),
+        pytest.param([b"abcdefgh" * 8] * 2000, id="more than writev takes"),
+    ],
+)
+async def test_pieces_are_written_in_order(pieces: list[Any]) -> None:
+    """However many pieces there are, and of whatever size, they arrive one behind the other, as far as they fit."""
+    ours, theirs = socket_stream_pair()
+    send_nowait = nowait_sender(ours)
+    assert send_nowait is not None
+    whole = b"".join(pieces)
+    sent = send_nowait(pieces, len(whole))
+    assert 0 < sent <= len(whole)
+    got = b""
+    while len(got) < sent:
+        got += await theirs.receive_some()
+    assert got + unsent(pieces, sent) == whole
+    await theirs.aclose()
+    assert send_nowait(pieces, len(whole)) == 0
+    await ours.aclose()
+
+
+def test_what_is_left_of_pieces() -> None:
+    """Wherever a write stopped, what is left goes on from there, and nothing is left of a whole one."""
+    pieces: list[Any] = [b"ab", memoryview(b"cde"), b"f"]
+    assert [unsent(pieces, sent) for sent in range(7)] == [b"abcdef"[sent:] for sent in range(7)]
