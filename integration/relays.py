@@ -1,4 +1,4 @@
-"""Other ways to an engine that listens on a unix socket: relays over TCP and TLS, and one that refuses requests."""
+"""Other ways to an engine that listens on a unix socket: relays over TCP and TLS, that refuse requests, that record."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ _REFUSAL = b'{"message":"this proxy does not let upgrades through"}\n'
 
 @contextlib.asynccontextmanager
 async def open_relay(
-    engine: Path, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, refuse: Collection[str] = ()
+    engine: Path,
+    *,
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
+    refuse: Collection[str] = (),
+    record: list[bytearray] | None = None,
 ) -> AsyncIterator[int]:
     """Relay connections to an engine's socket for the length of the block, which gets the port.
 
@@ -31,6 +36,7 @@ async def open_relay(
         host: the address to listen on.
         tls: the server's side of TLS; None for plain TCP.
         refuse: paths whose requests are answered with 403.
+        record: gets what each connection's client sends, a piece for each connection.
     """
 
     async def serve(client: trio.SocketStream) -> None:
@@ -39,7 +45,7 @@ async def open_relay(
             stream = trio.SSLStream(client, tls, server_side=True, https_compatible=True)
         with contextlib.suppress(trio.BrokenResourceError):
             async with stream:
-                await _serve(stream, engine, refuse)
+                await _serve(stream, engine, refuse, record)
 
     async with open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host=host)
@@ -48,14 +54,21 @@ async def open_relay(
         nursery.cancel_scope.cancel()
 
 
-async def _serve(client: trio.abc.Stream, engine: Path, refuse: Collection[str]) -> None:
+async def _serve(
+    client: trio.abc.Stream, engine: Path, refuse: Collection[str], record: list[bytearray] | None
+) -> None:
+    sent = bytearray()
+    if record is not None:
+        record.append(sent)
     async with await trio.open_unix_socket(engine) as server, trio.open_nursery() as nursery:
-        nursery.start_soon(_pump_requests, client, server, refuse)
+        nursery.start_soon(_pump_requests, client, server, refuse, sent if record is not None else None)
         await _pump(server, client)
         nursery.cancel_scope.cancel()
 
 
-async def _pump_requests(client: trio.abc.Stream, server: trio.SocketStream, refuse: Collection[str]) -> None:
+async def _pump_requests(
+    client: trio.abc.Stream, server: trio.SocketStream, refuse: Collection[str], record: bytearray | None
+) -> None:
     """Pass on what the client sends up to a request that is refused; a connection may carry several."""
     with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         async for data in client:
@@ -66,6 +79,8 @@ async def _pump_requests(client: trio.abc.Stream, server: trio.SocketStream, ref
                 )
                 await client.send_all(b"HTTP/1.1 403 Forbidden\r\n" + fields.encode() + _REFUSAL)
                 break
+            if record is not None:
+                record += data
             await server.send_all(data)
         await server.send_eof()
 

@@ -1,4 +1,4 @@
-"""An ssh server of our own, with throwaway keys, whose ``docker`` command talks to the engine of a test."""
+"""An ssh server of our own, with throwaway keys, whose ``docker`` command, if any, talks to the engine of a test."""
 
 from __future__ import annotations
 
@@ -34,14 +34,21 @@ class SSHServer:
 
 
 @contextlib.contextmanager
-def open_ssh_server(folder: Path, docker: Path, host: str) -> Iterator[SSHServer]:
-    """Run sshd for the length of the block; ``docker`` there is the CLI given, pointed at the engine ``host``."""
+def open_ssh_server(folder: Path, docker: Path | None, host: str = "") -> Iterator[SSHServer]:
+    """Run sshd for the length of the block.
+
+    Args:
+        folder: for keys and configuration; is made.
+        docker: the CLI that is ``docker`` there; None: there is none, nor anything else on PATH.
+        host: the engine that it is pointed at.
+    """
     here, there = folder / "here", folder / "there"
     here.mkdir(parents=True)
     there.mkdir()
     for name in ("host_key", "user_key"):
         run_command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], hint=_HINT)
-    _script(there / "docker", f'DOCKER_HOST={host} DOCKER_CONFIG={folder} exec {docker} "$@"')
+    if docker is not None:
+        _script(there / "docker", f'DOCKER_HOST={host} DOCKER_CONFIG={folder} exec {docker} "$@"')
     _script(here / "ssh", f'exec /usr/bin/ssh -F {folder / "ssh_config"} "$@"')
     port = _free_port()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host_key.pub').read_text()}")
@@ -49,10 +56,11 @@ def open_ssh_server(folder: Path, docker: Path, host: str) -> Iterator[SSHServer
         f"IdentityFile {folder / 'user_key'}\nIdentitiesOnly yes\nUserKnownHostsFile {folder / 'known_hosts'}\n"
         "StrictHostKeyChecking yes\nBatchMode yes\n"
     )
+    path = there if docker is None else f"{there}:{SYSTEM_PATH}"
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {folder / 'host_key'}\nPidFile none\nUsePAM no\nStrictModes no\n"
         f"AuthorizedKeysFile {folder / 'user_key.pub'}\nPermitRootLogin prohibit-password\n"
-        f"PasswordAuthentication no\nSetEnv PATH={there}:{SYSTEM_PATH}\n"
+        f"PasswordAuthentication no\nSetEnv PATH={path}\n"
     )
     Path("/run/sshd").mkdir(exist_ok=True)
     argv = ["/usr/sbin/sshd", "-D", "-e", "-f", str(folder / "sshd_config")]

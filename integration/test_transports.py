@@ -7,6 +7,7 @@ import json
 import os
 import ssl
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -212,3 +213,39 @@ def test_ssh(
         failing = make_context(tmp_path / "failing", "FROM mobysession-base\nRUN exit 9\n")
         with pytest.raises(MobysessionError, match="exit code: 9"):
             trio.run(lambda: build(failing, endpoint=Endpoint.parse(server.url)))
+
+
+def test_ssh_to_a_host_without_docker(
+    engine: Engine, witness: Witness, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the other host has no docker CLI, the engine's socket is forwarded by ssh itself, and nothing is left."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with open_ssh_server(tmp_path / "ssh", None) as server:
+        monkeypatch.setenv("PATH", f"{server.path}:{os.environ['PATH']}")
+
+        async def run() -> str:
+            endpoint = Endpoint.parse(f"{server.url}{engine.socket}")
+            with trio.fail_after(BUILD_TIMEOUT):
+                return (await build(context, endpoint=endpoint, no_cache=True)).image_id
+
+        _check(witness, trio.run(run), context)
+        with pytest.raises(TransportError, match=r"was closed: .*open failed") as caught:
+            trio.run(lambda: build(context, endpoint=Endpoint.parse(f"{server.url}/nowhere.sock")))
+        assert "AllowStreamLocalForwarding" in (caught.value.hint or "")
+    assert not list(tmp_path.glob("mobysession-ssh-*"))
+
+
+def test_a_pinned_version(engine: Engine, witness: Witness, context: Path) -> None:
+    """An engine answers in the version of DOCKER_API_VERSION, by both drivers; one that it has not, it refuses."""
+
+    async def run(version: str, driver: str) -> str:
+        endpoint = Endpoint.parse(engine.host, api_version=version)
+        with trio.fail_after(BUILD_TIMEOUT):
+            return (await build(context, endpoint=endpoint, no_cache=True, driver=driver)).image_id
+
+    for driver in ("control", "classic"):
+        _check(witness, trio.run(run, "1.41", driver), context)
+    for version, words in (("1.99", "too new"), ("1.1", "too old")):
+        with pytest.raises(MobysessionError, match=words) as caught:
+            trio.run(run, version, "control")
+        assert "DOCKER_API_VERSION" in (caught.value.hint or "")

@@ -1,22 +1,28 @@
 """Host strings, taken apart (moby/moby client/request.go, docker/cli opts/hosts.go).
 
 They look like URLs and are not quite: what follows ``unix://`` is a path as the file system has it, never
-percent-encoded, and a scheme may be missing. No error shows a password that somebody wrote into one.
+percent-encoded, and a scheme may be missing. No error shows a password that somebody wrote into one. What is not a
+socket, a port or ssh is in ``remote``, which loads with the first such address: start-up.
 
 The addresses are named tuples and not dataclasses because those take four times as long to define, at every start.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from mobysession.errors import EndpointError
+
+if TYPE_CHECKING:
+    from mobysession.transport.remote import RemoteAddress
 
 __all__ = ["DEFAULT_SOCKET", "Address", "SSHAddress", "TCPAddress", "UnixAddress", "parse_address"]
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 _PORTS = {"tcp": 2375, "http": 80, "https": 443}
 _HINT = "Write unix:///path/to/docker.sock, tcp://HOST:PORT or ssh://[USER@]HOST[:PORT]."
+_COMMAND = "command:"
+_REMOTE = frozenset({"docker-container", "podman-container", "nerdctl-container", "kube-pod", "npipe"})
 
 
 class UnixAddress(NamedTuple):
@@ -59,7 +65,7 @@ class SSHAddress(NamedTuple):
         return "docker.example.com"
 
 
-Address = UnixAddress | TCPAddress | SSHAddress
+Address: TypeAlias = "UnixAddress | TCPAddress | SSHAddress | RemoteAddress"
 
 
 def parse_address(url: str) -> Address:
@@ -72,6 +78,10 @@ def parse_address(url: str) -> Address:
     if not url or not url.isprintable():
         raise EndpointError(f"{url!r} is not an address of a Docker daemon", hint=_HINT)
     scheme, separator, rest = url.partition("://")
+    if scheme in _REMOTE or url.startswith(_COMMAND):
+        from mobysession.transport.remote import parse_remote  # only for who uses one: start-up
+
+        return parse_remote(url)
     if not separator:
         return _without_scheme(url)
     if scheme == "unix":
@@ -84,8 +94,6 @@ def parse_address(url: str) -> Address:
 
 
 def _scheme_hint(scheme: str) -> str:
-    if scheme == "npipe":
-        return "Named pipes exist on Windows only; there, let the daemon listen on tcp://."
     if scheme == "fd":
         return "fd:// is an address for the daemon to listen on; clients use the unix:// socket."
     return _HINT

@@ -6,7 +6,7 @@ newest.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -15,14 +15,16 @@ from mobysession import limits
 from mobysession.concurrency import open_nursery
 from mobysession.errors import HandshakeError
 from mobysession.jsontext import parse_json
-from mobysession.protocol.http1 import one_line
+from mobysession.protocol.http1 import encode_fields, one_line
+from mobysession.protocol.plain_head import parse_answer, serialize_request
 from mobysession.transport.dial import dial
-from mobysession.transport.http import Exchange, Response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable
 
+    from mobysession.protocol.plain_head import PlainAnswer
     from mobysession.transport.endpoint import Endpoint
+    from mobysession.transport.http import Response
 
 __all__ = ["EngineApi", "Ping", "ping_on"]
 
@@ -89,6 +91,8 @@ class EngineApi:
 
         Cancel: the connection is closed, as it is whenever the block is left.
         """
+        from mobysession.transport.http import Exchange  # builds get by without it: start-up
+
         fields = [*self.endpoint.headers, *headers]
         stream = await dial(self.endpoint)
         try:
@@ -162,9 +166,23 @@ async def ping_on(stream: trio.abc.Stream, endpoint: Endpoint) -> tuple[Ping | N
 
     Cancel: the connection is useless.
     """
-    exchange = Exchange(stream, endpoint)
+    patience = trio.current_time() + endpoint.answer_timeout(limits.HANDSHAKE_TIMEOUT)
+    fields = [(b"Host", endpoint.host.encode("ascii", "replace")), *encode_fields(endpoint.headers)]
+    plain = serialize_request("HEAD", endpoint.target("/_ping"), fields)
+    received: bytes | None = None
+    # Whatever breaks here breaks again below, where it is named.
+    with trio.move_on_at(patience), suppress(trio.BrokenResourceError):
+        if plain is not None:
+            await stream.send_all(plain)
+            received = bytes(await stream.receive_some(limits.READ_SIZE))
+    answer = parse_answer(received or b"")
+    if answer is not None and answer.status == 200 and not answer.header("connection") and not answer.rest:
+        return _ping(answer) if answer.header("api-version") else None, True
+    from mobysession.transport.http import Exchange  # healthy engines get by without it: start-up
+
+    exchange = Exchange(stream, endpoint, received)
     head = exchange.request_head("HEAD", "/_ping", endpoint.headers, None, again=True)
-    await exchange.send(head, None, endpoint.answer_timeout(limits.HANDSHAKE_TIMEOUT))
+    await exchange.send(head if plain is None else b"", None, max(0, patience - trio.current_time()))
     response = await exchange.receive_head()
     return _ping(response) if response.header("api-version") else None, await exchange.finish()
 
@@ -173,7 +191,7 @@ async def _body(response: Response) -> bytes:
     return await response.read(limits.MAX_REFUSAL_BODY, timeout=limits.HANDSHAKE_TIMEOUT)
 
 
-def _ping(response: Response) -> Ping:
+def _ping(response: Response | PlainAnswer) -> Ping:
     version = response.header("api-version")
     return Ping(
         api_version=version if _is_version(version) else _OLDEST_API_VERSION,

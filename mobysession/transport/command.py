@@ -30,11 +30,18 @@ _REAP = 1.0  # seconds until a killed child is given up: it hangs in the kernel 
 
 
 class CommandNotConnected(ConnectError, trio.BrokenResourceError):
-    """The command failed before it delivered a byte; for readers of a stream, the stream is broken."""
+    """The command failed before it delivered a byte; for readers of a stream, the stream is broken.
+
+    ``status`` is what it ended with, negative for a signal; None where that is not known.
+    """
+
+    status: int | None = None
 
 
 class CommandLost(ConnectionLost, trio.BrokenResourceError):
-    """The command failed in the middle; for readers of a stream, the stream is broken."""
+    """The command failed in the middle; for readers of a stream, the stream is broken. ``status`` as above."""
+
+    status: int | None = None
 
 
 async def open_command(
@@ -156,6 +163,11 @@ class CommandStream(trio.abc.HalfCloseableStream):
                 os.close(self._stderr)
                 self._stderr = None
 
+    def last_words(self) -> str:
+        """Return the end of what it has written to stderr, in one line; empty where it has not."""
+        self._listen()
+        return one_line(self._said[-_SHOWN:].decode("utf-8", "replace"))
+
     def _signal(self, number: signal.Signals) -> None:
         # The whole group: ssh may have started a proxy command.
         if self._process.returncode is None:
@@ -176,11 +188,12 @@ class CommandStream(trio.abc.HalfCloseableStream):
         """Raise when the command has failed; give it a moment to end, for what it says last says why."""
         with trio.move_on_after(limits.COMMAND_EXIT_TIMEOUT):
             await self._process.wait()
-        self._listen()
         status = self._process.returncode
         if not status:
             return
         failure = CommandLost if self._delivered else CommandNotConnected
-        words = one_line(self._said[-_SHOWN:].decode("utf-8", "replace")) or "it did not say why"
+        words = self.last_words() or "it did not say why"
         ended = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
-        raise failure(f"{self._name}: the command {ended}: {words}", hint=self._hint)
+        error = failure(f"{self._name}: the command {ended}: {words}", hint=self._hint)
+        error.status = status
+        raise error

@@ -1,4 +1,4 @@
-"""An endpoint becomes a byte stream: unix sockets, TCP, TLS, ssh.
+"""An endpoint becomes a byte stream: unix sockets, TCP, TLS, ssh; what else there is dials itself (``remote``).
 
 Whatever fails here is named after the endpoint and who chose it, and ends in what the user can do about it. A stream
 that was half made is closed again, also when the dialling is cancelled.
@@ -18,12 +18,11 @@ import trio
 
 from mobysession import limits
 from mobysession.errors import ConnectError
-from mobysession.transport.address import SSHAddress, UnixAddress
+from mobysession.transport.address import SSHAddress, TCPAddress, UnixAddress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mobysession.transport.address import TCPAddress
     from mobysession.transport.endpoint import Endpoint
 
 __all__ = ["dial"]
@@ -52,8 +51,10 @@ async def dial(
 
     Cancel: nothing stays open.
     """
+    address = endpoint.address
+    if not isinstance(address, UnixAddress | TCPAddress | SSHAddress):
+        return await address.dial(endpoint)  # in its own time: a container may have to be made first
     with trio.move_on_after(timeout):
-        address = endpoint.address
         if isinstance(address, UnixAddress):
             return await _dial_unix(endpoint, address)
         if isinstance(address, SSHAddress):
@@ -92,12 +93,22 @@ def _socket_failure(endpoint: Endpoint, path: str, error: OSError) -> ConnectErr
             hint="Join the group that owns it (usually docker, then log in again), use sudo, or a rootless daemon.",
         )
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return ConnectError(f"there is no socket at {endpoint}", hint=_RUNNING_HINT)
+        return ConnectError(f"there is no socket at {endpoint}", hint=_percent_hint(path) or _RUNNING_HINT)
     if error.errno == errno.ECONNREFUSED:
         if not _is_socket(path):
             return ConnectError(f"{endpoint} is not a socket", hint=_RUNNING_HINT)
         return ConnectError(f"nobody listens at {endpoint}", hint=_RUNNING_HINT)
     return ConnectError(f"cannot connect to {endpoint}: {error.strerror or error}", hint=_RUNNING_HINT)
+
+
+def _percent_hint(path: str) -> str | None:
+    """Say what somebody may have meant who wrote a path as URLs have it; docker does not take it for that either."""
+    if "%" not in path:
+        return None
+    from urllib.parse import unquote
+
+    meant = unquote(path)
+    return f"There is one at {meant}: paths are taken as they are, write unix://{meant}" if _is_socket(meant) else None
 
 
 def _is_socket(path: str) -> bool:
@@ -107,11 +118,19 @@ def _is_socket(path: str) -> bool:
         return False
 
 
-async def _dial_tcp(endpoint: Endpoint, address: TCPAddress) -> trio.SocketStream:
+async def _dial_tcp(endpoint: Endpoint, address: TCPAddress) -> trio.abc.Stream:
+    if endpoint.proxy is not None:
+        from mobysession.transport.proxy import open_tunnel, parse_proxy  # only for who has one: start-up
+
+        return await open_tunnel(parse_proxy(endpoint.proxy), address, name=str(endpoint), connect=_connect)
     try:
-        stream = await trio.open_tcp_stream(address.host, address.port)
+        return await _connect(address.host, address.port)
     except OSError as error:
         raise _tcp_failure(endpoint, address.host, error) from error
+
+
+async def _connect(host: str, port: int) -> trio.SocketStream:
+    stream = await trio.open_tcp_stream(host, port)
     _keep_alive(stream.socket)
     return stream
 
@@ -138,8 +157,8 @@ def _tcp_failure(endpoint: Endpoint, host: str, error: OSError) -> ConnectError:
 
 
 async def _wrap_tls(
-    endpoint: Endpoint, stream: trio.SocketStream, host: str, alpn: Sequence[str]
-) -> trio.SSLStream[trio.SocketStream]:
+    endpoint: Endpoint, stream: trio.abc.Stream, host: str, alpn: Sequence[str]
+) -> trio.SSLStream[trio.abc.Stream]:
     from mobysession.transport.tls import tls_failure
 
     config = endpoint.tls

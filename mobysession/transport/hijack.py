@@ -86,6 +86,8 @@ async def hijack(
     *,
     endpoint: Endpoint | None = None,
     timeout: float = limits.HANDSHAKE_TIMEOUT,
+    protocol: str = "h2c",
+    body: bytes = b"",
 ) -> HijackedStream:
     """Ask the daemon to upgrade a connection to ``h2c``, and take the connection over.
 
@@ -95,6 +97,8 @@ async def hijack(
         headers: header lines to send, in this order, repeated names on lines of their own.
         endpoint: where ``over`` leads to when it is a stream: its path prefix, its headers and its name in errors.
         timeout: seconds for the answer, once connected.
+        protocol: what to upgrade to instead.
+        body: of the request.
 
     Returns: the upgraded stream, which the caller owns.
 
@@ -113,7 +117,7 @@ async def hijack(
     else:
         stream = over
     try:
-        handshake, timeout = _handshake(endpoint, target, headers, timeout)
+        handshake, timeout = _handshake(endpoint, target, headers, timeout, protocol=protocol, body=body)
         if stream is None:
             assert endpoint is not None
             stream = await dial(endpoint)
@@ -129,12 +133,20 @@ async def hijack(
 
 
 def _handshake(
-    endpoint: Endpoint | None, target: str, headers: Iterable[tuple[str, str]], timeout: float
+    endpoint: Endpoint | None,
+    target: str,
+    headers: Iterable[tuple[str, str]],
+    timeout: float,
+    *,
+    protocol: str,
+    body: bytes,
 ) -> tuple[UpgradeHandshake, float]:
     if endpoint is None:
-        return UpgradeHandshake(target, headers), timeout
+        return UpgradeHandshake(target, headers, protocol=protocol, body=body), timeout
     fields = [*endpoint.headers, *headers]
-    handshake = UpgradeHandshake(endpoint.target(target), fields, host=endpoint.host, peer=str(endpoint))
+    handshake = UpgradeHandshake(
+        endpoint.target(target), fields, host=endpoint.host, peer=str(endpoint), protocol=protocol, body=body
+    )
     return handshake, endpoint.answer_timeout(timeout)
 
 

@@ -17,7 +17,14 @@ import trio
 
 from mobysession import limits
 from mobysession.errors import ApiError, ConnectionLost, HandshakeError, HandshakeTimeout, TransportError, UsageError
-from mobysession.protocol.http1 import AnswerStart, encode_fields, error_message, one_line
+from mobysession.protocol.http1 import (
+    AnswerStart,
+    encode_fields,
+    error_message,
+    invalid_answer,
+    one_line,
+    version_hint,
+)
 from mobysession.transport.failure import name_failures
 
 if TYPE_CHECKING:
@@ -34,10 +41,12 @@ class Exchange:
     Args:
         stream: a connection with nothing in flight; stays the caller's.
         endpoint: where it leads to.
+        received: what of the answer was read already; empty bytes, that it was closed; None: nothing was.
     """
 
-    def __init__(self, stream: trio.abc.Stream, endpoint: Endpoint) -> None:
+    def __init__(self, stream: trio.abc.Stream, endpoint: Endpoint, received: bytes | None = None) -> None:
         self._stream = stream
+        self._received = received
         self._endpoint = endpoint
         self.peer = str(endpoint)
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MAX_HEAD)
@@ -149,24 +158,27 @@ class Exchange:
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
-                raise self._broken(error) from error
+                raise self._broken() from error
             if event is not h11.NEED_DATA:
                 return event
             for piece in self._start.feed(await self._receive()):
                 self._h11.receive_data(piece)
 
     async def _receive(self) -> bytes:
+        if self._received is not None:
+            received, self._received = self._received, None
+            return received
         with name_failures(self._endpoint):
             try:
                 return bytes(await self._stream.receive_some(limits.READ_SIZE))
             except trio.BrokenResourceError as error:
                 raise self._unsent or error from (self._unsent or error).__cause__
 
-    def _broken(self, error: h11.RemoteProtocolError) -> TransportError:
+    def _broken(self) -> TransportError:
         if self._h11.trailing_data[1]:
             where = "in the middle of its answer" if self._start.heard else "without an answer"
             return ConnectionLost(f"{self.peer} closed the connection {where} to {self._name}")
-        return HandshakeError(f"the answer of {self.peer} to {self._name} is not valid HTTP/1.1: {error}")
+        return invalid_answer(self.peer, self._name)
 
 
 class Response:
@@ -232,7 +244,8 @@ class Response:
             await self._collect(body, limits.MAX_REFUSAL_BODY)
         said = error_message(bytes(body), self.header("content-type"), peer=self._exchange.peer)
         reason = said or self.reason or "no reason given"
-        return ApiError(f"{doing}: the engine answered with status {self.status}: {reason}", status=self.status)
+        message = f"{doing}: the engine answered with status {self.status}: {reason}"
+        return ApiError(message, status=self.status, hint=version_hint(reason))
 
 
 class _Chunks(AsyncIterator[bytes]):

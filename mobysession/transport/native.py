@@ -45,7 +45,7 @@ class Introduced:
 
     Attributes:
         stream: fit for one request or upgrade; None where the daemon closed it, or is no engine.
-        api: the engine's newest API version; None where it did not say.
+        api: the engine's newest API version, or the one that is pinned where that is older; None where it did not say.
         failure: why what answered is no engine; None where it may be one.
     """
 
@@ -90,7 +90,7 @@ async def introduce(endpoint: Endpoint) -> Introduced:
         if isinstance(error, (HandshakeError, ConnectionLost)) and not isinstance(error, HandshakeTimeout):
             return Introduced(None, None, error)
         raise
-    introduced = Introduced(stream, ping.api if ping is not None else None)
+    introduced = Introduced(stream, ping and min(ping.api, endpoint.pinned_api or ping.api))
     if not reusable:
         await introduced.close()
     return introduced
@@ -119,6 +119,10 @@ async def dial_native(endpoint: Endpoint) -> trio.abc.Stream:
             f"{endpoint} does not speak HTTP/2 in TLS (ALPN)",
             hint="Engines do from 29.2 on, and buildkitd; for older engines attach by hijack (--attach hijack).",
         )
+    if endpoint.headers:
+        from mobysession.transport.headed import HeadedStream  # only for who has some: start-up
+
+        return HeadedStream(stream, endpoint.headers)
     return stream
 
 

@@ -55,6 +55,16 @@ async def test_a_missing_socket_is_told(tmp_path: Path) -> None:
     await fails(Endpoint.parse(f"unix://{tmp_path}/file/none"), "no socket")
 
 
+async def test_a_path_that_is_written_as_in_a_url_is_told(tmp_path: Path) -> None:
+    """Docker takes %20 for three characters, and so do we; where the other path is a socket, the hint names it."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "a b"))
+        failure = await fails(Endpoint.parse(f"unix://{tmp_path}/a%20b"), "no socket")
+        assert f"unix://{tmp_path}/a b" in str(failure.hint)
+    failure = await fails(Endpoint.parse(f"unix://{tmp_path}/a%20c"), "no socket")
+    assert "a c" not in str(failure.hint)
+
+
 async def test_a_file_that_is_no_socket_is_told(tmp_path: Path) -> None:
     """A file where a socket should be is named as such."""
     (tmp_path / "file").touch()

@@ -260,3 +260,27 @@ def test_endpoints_are_values() -> None:
     assert hash(one) == hash(two)
     assert "swordfish" not in repr(one)
     assert one.target("/_ping") == "/p/_ping"
+
+
+@pytest.mark.parametrize("url", ["unix:///x", "tcp://box:1/prefix", "ssh://box"])
+def test_a_pinned_version_is_in_the_paths(tmp_path: Path, url: str) -> None:
+    """As DOCKER_API_VERSION has it, with its letter or without; behind a prefix, and not for who asks for versions."""
+    prefix = "/prefix" if url.startswith("tcp") else ""
+    for version in ("1.41", "v1.41", " 1.41 "):
+        found = Endpoint.from_env({"DOCKER_HOST": url, "DOCKER_API_VERSION": version}, config_dir=tmp_path)
+        assert found.target("/session") == f"{prefix}/v1.41/session"
+        assert found.target("/_ping") == f"{prefix}/_ping"
+        assert found.pinned_api == (1, 41)
+    unpinned = Endpoint.from_env({"DOCKER_HOST": url, "DOCKER_API_VERSION": ""}, config_dir=tmp_path)
+    assert unpinned.target("/session") == f"{prefix}/session"
+    assert unpinned.pinned_api is None
+    with pytest.raises(errors.EndpointError, match="not a version") as caught:
+        Endpoint.from_env({"DOCKER_HOST": url, "DOCKER_API_VERSION": "latest"}, config_dir=tmp_path)
+    assert "DOCKER_API_VERSION" in (caught.value.hint or "")
+
+
+def test_the_environment_counts_for_contexts_too(config_dir: Path) -> None:
+    """A proxy and a pinned version are the same whoever names the daemon."""
+    environ = {"DOCKER_API_VERSION": "1.41", "HTTP_PROXY": "proxy:1"}
+    found = Endpoint.from_context("named", config_dir=config_dir, environ=environ)
+    assert (found.api_version, found.proxy) == ("1.41", "proxy:1")

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from mobysession._pb import health_pb2
 from mobysession.errors import EndpointError, HandshakeError, HandshakeTimeout, TLSError
+from mobysession.rpc.client import open_channel
+from mobysession.rpc.port import nowait_sender
+from mobysession.rpc.registrar import Registrar
+from mobysession.rpc.server import open_server
 from mobysession.testing import FakeDaemon
 from mobysession.transport.address import SSHAddress
 from mobysession.transport.endpoint import Endpoint
@@ -15,6 +20,7 @@ from mobysession.transport.native import dial_grpc, dial_native, introduce
 from mobysession.transport.ssh import ssh_argv
 
 if TYPE_CHECKING:
+    from mobysession.rpc.server import ServerCall
     from tests.transport.conftest import Certificates, Daemon, Serve
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -145,3 +151,40 @@ def test_where_a_buildkitd_is() -> None:
     ]
     assert all(endpoint.is_buildkitd for endpoint in found)
     assert not Endpoint.parse("unix:///x").is_buildkitd
+
+
+async def test_headers_are_metadata_of_every_call(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """What config.json wants on every request is on every call, as far as metadata can have it; no value is logged."""
+    seen: list[list[tuple[str, str | bytes]]] = []
+
+    async def answer(request: object, call: ServerCall) -> health_pb2.HealthCheckResponse:
+        seen.append(list(call.metadata))
+        return health_pb2.HealthCheckResponse()
+
+    registrar = Registrar()
+    registrar.unary_unary("/test.T/Ask", answer, health_pb2.HealthCheckRequest)
+
+    async def be(stream: trio.abc.Stream) -> None:
+        async with open_server(stream, registrar) as server:
+            await server.closed.wait()
+
+    headers = (
+        *(("X-Meta", " v "), ("x-meta", "w"), ("Authorization", "Bearer swordfish")),
+        *(("User-Agent", "me"), ("Host", "evil"), ("Connection", "close"), ("TE", "x"), ("Content-Type", "x")),
+        *(("X-Key-bin", "swordfish"), ("grpc-timeout", "1S"), ("X Y", "swordfish"), ("X-Umlaut", "swördfish")),
+    )
+    async with serve(be) as plain:
+        endpoint = Endpoint.parse(plain.url, headers=headers)
+        stream = await dial_native(endpoint)
+        assert nowait_sender(stream) is not None  # the fast way of writing is kept
+        async with open_channel(stream) as channel:
+            for _ in range(2):
+                await channel.unary(
+                    "/test.T/Ask",
+                    health_pb2.HealthCheckRequest(),
+                    health_pb2.HealthCheckResponse,
+                    metadata=[("mine", "1")],
+                )
+    assert seen == [[("x-meta", "v"), ("x-meta", "w"), ("authorization", "Bearer swordfish"), ("mine", "1")]] * 2
+    assert [name in caplog.text for name in ("X-Key-bin", "grpc-timeout", "X Y", "X-Umlaut")] == [True] * 4
+    assert "sw" not in caplog.text
