@@ -11,7 +11,7 @@ VENV_PACKAGE = if [ "$$(id -u)" = 0 ]; then echo "installing python3-venv" >&2 &
 	apt-get install -y -qq python3-venv >/dev/null; else echo "this Python cannot make a venv: install python3-venv" >&2; \
 	exit 1; fi
 
-.PHONY: help venv demo test unit integration fuzz check format proto check-proto bench bench-files bench-rpc clean
+.PHONY: help venv demo test unit integration fuzz check format proto check-proto bench bench-files bench-rpc bench-sessions clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1:  \2/p' Makefile
@@ -59,14 +59,19 @@ bench: venv ## compare with docker buildx on the same engine
 	$(BIN)/python -m integration.prepare
 	$(BIN)/python -m integration.bench
 
-bench-files: venv ## how trees are sent: against docker buildx, against the floor, and the sender alone
+bench-files: venv ## how trees are sent and received: the sender alone, against docker buildx, against the floor; ARGS=--help
 	$(BIN)/python -m integration.prepare
-	$(BIN)/python -m integration.bench_files --sender
-	$(BIN)/python -m integration.bench_files
+	$(BIN)/python -m integration.bench_files $(ARGS)
 
 bench-rpc: venv ## compare our gRPC server with others under the same load
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	$(BIN)/python -m integration.bench_rpc
+	$(BIN)/python -m integration.bench_rpc.latency
+	$(BIN)/python -m integration.bench_rpc.idle
+
+bench-sessions: venv ## what managed sessions cost, against a socket that is upgraded by hand
+	$(BIN)/python -m integration.prepare
+	$(BIN)/python -m integration.bench_sessions
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import tarfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -181,6 +181,41 @@ def test_an_image_as_a_file(engine: Engine, context: Path, tmp_path: Path, kind:
     assert index["manifests"][0]["digest"] == metadata["containerimage.digest"] == result.digest
     assert metadata["image.name"].endswith("mobysession-test/image:1")
     assert result.outputs[0].metadata == metadata
+
+
+@pytest.mark.parametrize("kind", ["oci", "docker"])
+def test_an_image_as_a_directory(engine: Engine, buildx: Buildx, context: Path, tmp_path: Path, kind: str) -> None:
+    """The blobs and the index that buildx leaves, which a build can start from; a graph driver cannot make it.
+
+    Of type docker, buildx itself makes none on an engine: it takes that for the engine's own store.
+    """
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    options: dict[str, Any] = {"tags": ["mobysession-test/directory:one"], "provenance": False}
+    output = Output(kind, str(ours), {"tar": "false"})
+    if not engine.containerd_image_store:
+        with pytest.raises(UnsupportedByEngine, match=f"cannot make an output of type {kind}"):
+            build_image(engine, context, outputs=[output], **options)
+        return
+    result = build_image(engine, context, outputs=[output], **options)
+    (came,) = result.outputs
+    blobs = {path.name: path.stat().st_size for path in (ours / "blobs/sha256").iterdir()}
+    assert (came.path, came.size, came.complete) == (str(ours), sum(blobs.values()), True)
+    if kind == "oci":
+        _theirs(engine, buildx, context, f"type=oci,dest={theirs},tar=false,name=mobysession-test/directory:one")
+        assert _layout(ours) == _layout(theirs)
+    # Again: nothing is sent that is there already.
+    assert build_image(engine, context, outputs=[output], **options).outputs[0].size == 0
+    based = make_context(tmp_path / "based", "FROM base\nCOPY --from=base /all/a /again\n")
+    build_image(engine, based, build_contexts={"base": f"oci-layout://{ours}:one"}, outputs=[str(tmp_path / "out")])
+    assert (tmp_path / "out/again").read_text() == "one"
+
+
+def _layout(folder: Path) -> tuple[set[str], list[dict[str, Any]]]:
+    """Return the blobs of a layout and what its index says of them, but for when that was written."""
+    manifests = json.loads((folder / "index.json").read_text())["manifests"]
+    for given in manifests:
+        given["annotations"].pop("org.opencontainers.image.created", None)
+    return {path.name for path in (folder / "blobs/sha256").iterdir()}, manifests
 
 
 def test_an_image_that_is_declined(engine: Engine, context: Path) -> None:

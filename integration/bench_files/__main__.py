@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from integration.bench.__main__ import DEFAULT_ENGINE
 from integration.bench.client import buildx_client, our_client
+from integration.bench_files.outputs import OUTPUT_ROWS, OutputRow
 from integration.bench_files.rows import ROWS, FileRow, open_relay
 from integration.bench_files.sender import measure_sender
 from integration.engines import Buildx, engine_specs
 from mobysession.errors import EngineError, MobysessionError
+from mobysession.testing.engine_api import engine_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from integration.bench.sample import Sample
+
+Row: TypeAlias = FileRow | OutputRow
 
 MEMORY = Path("/dev/shm")
 ROOM = 8 * 1024**3
@@ -31,22 +36,14 @@ HEADER = f"{'mobysession / buildx':26} {'rtt':>6}   wall   CPU  peak  floor  med
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="integration.bench_files", description="Compare how trees are sent.")
-    parser.add_argument("--sender", action="store_true", help="the sender alone, no engine")
-    parser.add_argument("--profile", action="store_true", help="with a profile of each")
-    parser.add_argument("--engine", default=DEFAULT_ENGINE, metavar="ID", help=f"which engine [{DEFAULT_ENGINE}]")
-    parser.add_argument("--rtt", default="0,20,100", metavar="MS,...", help="round trips [0,20,100]")
-    parser.add_argument("--runs", type=int, default=3, metavar="N", help="runs of each row [3]")
-    parser.add_argument("--row", action="append", metavar="TEXT", help="only rows whose title contains it")
-    parser.add_argument("--no-floor", action="store_true", help="leave out the floor")
-    options = parser.parse_args(arguments)
-    rows = [row for row in ROWS if options.row is None or any(text in row.title for text in options.row)]
+    options = _parser().parse_args(arguments)
+    rows = _chosen(options)
     room = MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM else None
     try:
         with tempfile.TemporaryDirectory(prefix="mobysession-bench-", dir=room) as name:
-            if options.sender:
+            if options.only != "builds":
                 _senders(rows, Path(name), options)
-            else:
+            if options.only != "sender":
                 _builds(rows, Path(name), options)
     except MobysessionError as error:
         print(f"bench-files: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
@@ -54,30 +51,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _senders(rows: Sequence[FileRow], folder: Path, options: argparse.Namespace) -> None:
-    print(f"the sender alone, best of {options.runs}; Python {platform.python_version()}; {os.cpu_count()} CPUs")
-    for row in {row.context: row for row in rows}.values():
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="integration.bench_files",
+        description="Compare how trees are sent and received: the sender alone, then builds against docker buildx.",
+        epilog="Everything takes about half an hour on two CPUs; --rtt 0 --runs 1 takes three minutes.",
+    )
+    parser.add_argument("--only", choices=["sender", "builds"], help="one of the two parts")
+    parser.add_argument("--profile", action="store_true", help="with a profile of each sender")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--engine", default=DEFAULT_ENGINE, metavar="ID", help=f"which engine [{DEFAULT_ENGINE}]")
+    which.add_argument("--host", metavar="URL", help="an engine that runs, and may be pruned")
+    parser.add_argument("--rtt", default="0,20,100", metavar="MS,...", help="round trips [0,20,100]")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="runs of each row [3]")
+    parser.add_argument("--row", action="append", metavar="TEXT", help="only rows whose title contains it")
+    parser.add_argument("--large", action="store_true", help="with 300,000 files, and 20 GiB in one, once each")
+    parser.add_argument("--no-floor", action="store_true", help="leave out the floor")
+    return parser
+
+
+def _chosen(options: argparse.Namespace) -> list[Row]:
+    rows: list[Row] = [*ROWS, *OUTPUT_ROWS]
+    if options.row is None:
+        return [row for row in rows if options.large or not row.large]
+    return [row for row in rows if any(text in row.title for text in options.row)]
+
+
+def _senders(rows: Sequence[Row], folder: Path, options: argparse.Namespace) -> None:
+    contexts = {row.context: row for row in rows if isinstance(row, FileRow)}
+    if contexts:
+        print(f"the sender alone, best of {options.runs}; Python {platform.python_version()}; {os.cpu_count()} CPUs")
+    for row in contexts.values():
         context = row.prepare(folder)
-        print(measure_sender(context.name, context, folder, options.runs, profile=options.profile), flush=True)
+        runs = 1 if row.large else options.runs
+        print(measure_sender(context.name, context, folder, runs, profile=options.profile), flush=True)
 
 
-def _builds(rows: Sequence[FileRow], folder: Path, options: argparse.Namespace) -> None:
-    buildx = Buildx.find()
+def _builds(rows: Sequence[Row], folder: Path, options: argparse.Namespace) -> None:
+    if options.host:
+        _table(rows, options.host, folder, options)
+        return
     spec = next((spec for spec in engine_specs() if spec.id == options.engine and not spec.host), None)
     if spec is None:
-        raise EngineError(f"{options.engine} is no engine of ours", hint="It is pruned before each run.")
+        raise EngineError(f"{options.engine} is no engine of ours", hint="One that runs is named with --host.")
     with spec.private_engine(data_root=folder / "engine") as engine:
-        print(f"engine {engine.version}; buildx {buildx.version()}; {os.cpu_count()} CPUs; {options.runs} runs each")
-        print(HEADER, flush=True)
-        for milliseconds in map(float, options.rtt.split(",")):
-            with open_relay(engine.host, folder, milliseconds / 1000) as host:
-                work = folder / f"clients-{milliseconds:.0f}"
-                work.mkdir()
-                clients = our_client(host, work / "ours"), buildx_client(buildx, host, work / "theirs")
-                for row in rows:
-                    ours, theirs = row.measure(engine.host, clients, folder, options.runs)
-                    floor = 0.0 if options.no_floor else row.measure_floor(engine.host, host, folder, options.runs)
-                    print(_line(row.title, milliseconds, ours, theirs, floor), flush=True)
+        _table(rows, engine.host, folder, options)
+
+
+def _table(rows: Sequence[Row], engine: str, folder: Path, options: argparse.Namespace) -> None:
+    rows = [row for row in rows if not row.only_sent]
+    buildx = Buildx.find()
+    version = json.loads(engine_request(engine, "GET", "/version"))["Version"]
+    print(f"engine {version}; buildx {buildx.version()}; {os.cpu_count()} CPUs; {options.runs} runs each")
+    print(HEADER, flush=True)
+    for milliseconds in map(float, options.rtt.split(",")):
+        with open_relay(engine, folder, milliseconds / 1000) as host:
+            work = folder / f"clients-{milliseconds:.0f}"
+            work.mkdir()
+            clients = our_client(host, work / "ours"), buildx_client(buildx, host, work / "theirs")
+            for row in rows:
+                runs = 1 if row.large else options.runs
+                ours, theirs = row.measure(engine, clients, folder, runs)
+                floor = 0.0 if options.no_floor else row.measure_floor(engine, host, folder, runs)
+                print(_line(row.title, milliseconds, ours, theirs, floor), flush=True)
+    for row in rows:
+        if isinstance(row, OutputRow) and row.hung:
+            print(f"{row.title}: runs that never ended, and were run again: {', '.join(row.hung)}")
 
 
 def _line(title: str, milliseconds: float, ours: Sample, theirs: Sample, floor: float) -> str:

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING
 
 from integration.bench.row import forget
 from integration.bench.sample import medians
-from integration.bench_files.trees import BIG, FILE_SIZE, FILES, change_some, make_big, make_many, make_modules
+from integration.bench_files.trees import (
+    BIG,
+    CROWD,
+    FILE_SIZE,
+    FILES,
+    change_some,
+    make_big,
+    make_crowd,
+    make_many,
+    make_modules,
+    make_sparse,
+)
 from mobysession.errors import EngineError
 
 if TYPE_CHECKING:
@@ -36,6 +47,8 @@ class FileRow:
         cold: the engine forgets everything before each run.
         content: bytes that a cold run must send.
         change: changes the directory before each run.
+        large: takes a minute a run, and is left out unless it is asked for.
+        only_sent: to the receiver that discards, and to no engine.
     """
 
     title: str
@@ -44,6 +57,8 @@ class FileRow:
     cold: bool
     content: int = 0
     change: Callable[[Path, int], None] | None = None
+    large: bool = False
+    only_sent: bool = False
 
     def prepare(self, folder: Path) -> Path:
         """Return the directory, made if it is not there."""
@@ -94,6 +109,8 @@ ROWS = (
     FileRow(title="50,000 files unchanged", context="many", make=make_many, cold=False),
     FileRow(title="5 of 50,000 changed", context="many", make=make_many, cold=False, change=change_some),
     FileRow(title="100,000, 95 % ignored", context="modules", make=make_modules, cold=True),
+    FileRow(title="300,000 files", context="crowd", make=make_crowd, cold=True, content=CROWD * 16, large=True),
+    FileRow(title="20 GiB sparse", context="sparse", make=make_sparse, cold=True, large=True, only_sent=True),
 )
 
 

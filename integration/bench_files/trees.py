@@ -9,13 +9,26 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["BIG", "FILES", "FILE_SIZE", "change_some", "make_big", "make_many", "make_modules"]
+__all__ = [
+    "BIG",
+    "CROWD",
+    "FILES",
+    "FILE_SIZE",
+    "change_some",
+    "make_big",
+    "make_crowd",
+    "make_many",
+    "make_modules",
+    "make_sparse",
+]
 
 MIB: Final = 1024 * 1024
 BIG: Final = 1024 * MIB
 FILES: Final = 50_000
 FILE_SIZE: Final = 2048
 _PER_DIRECTORY: Final = 100
+CROWD: Final = 300_000
+_CROWDED: Final = 300
 _PACKAGES: Final = 1000
 _DOCKERFILE: Final = b"FROM scratch\nCOPY . /\n"
 
@@ -30,6 +43,14 @@ def make_big(context: Path) -> None:
             file.write(block)
 
 
+def make_sparse(context: Path) -> None:
+    """One file of 20 GiB that takes no room, but for a page at its end."""
+    _begin(context)
+    with (context / "sparse").open("wb") as file:
+        file.seek(20 * 1024 * MIB - 4096)
+        file.write(bytes(range(256)) * 16)
+
+
 def make_many(context: Path) -> None:
     """50,000 files of 2 KiB in 500 directories."""
     _begin(context)
@@ -38,6 +59,16 @@ def make_many(context: Path) -> None:
         if index % _PER_DIRECTORY == 0:
             folder.mkdir()
         _write(folder / f"module_{index:05}.py", index)
+
+
+def make_crowd(context: Path) -> None:
+    """300,000 files of a few bytes in 1,000 directories."""
+    _begin(context)
+    for index in range(CROWD):
+        folder = context / f"package-{index // _CROWDED:03}"
+        if index % _CROWDED == 0:
+            folder.mkdir()
+        _write(folder / f"module_{index:06}.py", index, 16)
 
 
 def make_modules(context: Path) -> None:

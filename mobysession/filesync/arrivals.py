@@ -2,6 +2,7 @@
 
 Pieces of several files may come interleaved. What comes in one batch is written with one call for each file, and
 blocks of zeros are left out, so that a sparse file stays one. A hard link to a file that is still coming waits for it.
+Most files are small and come whole: those are made in one go, when their end is there.
 """
 
 from __future__ import annotations
@@ -44,13 +45,9 @@ class Arrival:
         self.links: list[bytes] = []
         self.descriptor = -1
         self._made = b""
-        self._queued: list[memoryview | int] = []
+        self._queued: list[memoryview | bytes | int] = []
         #: The file ends in a hole, which only its length tells.
         self._sparse_end = False
-
-    def open(self, replica: Replica) -> None:
-        """Create the file under another name."""
-        self.descriptor, self._made = replica.create(self.path)
 
     def add(self, message: bytes, start: int) -> int:
         """Queue the bytes of ``message`` from ``start`` on; return how many that is."""
@@ -58,13 +55,15 @@ class Arrival:
         if not size % _BLOCK and size <= limits.MIB and message.endswith(_zeros(size)):
             self._queued.append(size)
         else:
-            self._queued.append(memoryview(message)[start:])
+            self._queued.append(memoryview(message)[start:] if start else message)
         return size
 
-    def write(self) -> None:
-        """Write what is queued."""
+    def write(self, replica: Replica) -> None:
+        """Write what is queued, to a file that is created for it where there is none yet."""
+        if self.descriptor < 0:
+            self.descriptor, self._made = replica.create(self.path)
         queued, self._queued = self._queued, []
-        buffers: list[memoryview] = []
+        buffers: list[memoryview | bytes] = []
         for item in queued:
             if isinstance(item, int):
                 _write(self.descriptor, buffers)
@@ -79,10 +78,13 @@ class Arrival:
 
     def finish(self, replica: Replica) -> None:
         """Write what is queued, give the file its attributes and move it into place, under all its names."""
-        if self.descriptor < 0:
-            self.open(replica)
-        if self._queued:
-            self.write()
+        if self.descriptor < 0 and not self.links:
+            content = self._whole()
+            if content is not None:
+                replica.make_file(self.path, content, self.attributes)
+                return
+        if self._queued or self.descriptor < 0:
+            self.write(replica)
         if self._sparse_end:
             os.ftruncate(self.descriptor, os.lseek(self.descriptor, 0, os.SEEK_CUR))
         finish_file(self.descriptor, self.attributes)
@@ -98,6 +100,14 @@ class Arrival:
         replica.publish(self.path, self._made)
         self._made = b""
 
+    def _whole(self) -> bytes | memoryview | None:
+        """Return all of the content where it is in one piece, as that of most files is."""
+        queued = self._queued
+        if not queued:
+            return b""
+        piece = queued[0]
+        return None if len(queued) > 1 or isinstance(piece, int) else piece
+
     def discard(self, replica: Replica) -> None:
         """Remove what came so far."""
         self._queued.clear()
@@ -109,14 +119,14 @@ class Arrival:
             self._made = b""
 
 
-def _write(descriptor: int, buffers: list[memoryview]) -> None:
+def _write(descriptor: int, buffers: list[memoryview | bytes]) -> None:
     """Write all of ``buffers`` and empty the list."""
     while buffers:
         written = os.write(descriptor, buffers[0]) if len(buffers) == 1 else os.writev(descriptor, buffers)
         while buffers and written >= len(buffers[0]):
             written -= len(buffers.pop(0))
         if written:
-            buffers[0] = buffers[0][written:]
+            buffers[0] = memoryview(buffers[0])[written:]
 
 
 @lru_cache(maxsize=8)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from mobysession import limits
 from mobysession.filesync.naming import cannot, changed, quote
-from mobysession.filesync.packets import data_header, end_of_file
+from mobysession.filesync.packets import data_header, end_of_file, whole_file
 from mobysession.filesync.source import keeping
 
 if TYPE_CHECKING:
@@ -102,10 +102,15 @@ class Contents:
         except OSError as error:
             raise cannot("read", path, error) from error
         if isinstance(content, bytes) and len(content) <= limits.DATA_CHUNK:
+            size = len(content)
             if content:
-                reading.messages.append(data_header(entry_id, len(content)) + content)
-            self._end(entry_id, len(content), reading)
-            reading.content += len(content)
+                reading.messages += whole_file(entry_id, content)
+            else:
+                reading.messages.append(end_of_file(entry_id))
+            reading.files += 1
+            reading.content += size
+            if size != offered:
+                self._compare(entry_id, size, offered, reading)
             return
         self._entry_id, self._sent = entry_id, 0
         self._open = BytesIO(content) if isinstance(content, bytes) else content
@@ -120,7 +125,9 @@ class Contents:
             raise cannot("read", self._offers.path(self._entry_id), error) from error
         if not count:
             self.close()
-            self._end(self._entry_id, self._sent, reading)
+            reading.messages.append(end_of_file(self._entry_id))
+            reading.files += 1
+            self._compare(self._entry_id, self._sent, self._offers.size(self._entry_id), reading)
             return
         header = data_header(self._entry_id, count)
         start = _MAX_HEADER - len(header)
@@ -129,10 +136,8 @@ class Contents:
         reading.content += count
         self._sent += count
 
-    def _end(self, entry_id: int, sent: int, reading: Reading) -> None:
-        reading.messages.append(end_of_file(entry_id))
-        reading.files += 1
-        offered = self._offers.size(entry_id)
+    def _compare(self, entry_id: int, sent: int, offered: int, reading: Reading) -> None:
+        """Say so where a file is not as large as it was offered."""
         if sent == offered or offered < 0:
             return
         how = f"{'shrank' if sent < offered else 'grew'} from {offered} to {sent} bytes"

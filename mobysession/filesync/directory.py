@@ -246,4 +246,8 @@ def _unusable(path: str, error: OSError) -> ContextError:
         return ContextError(f"{name} is not a directory", hint="give the directory that the files are in")
     if isinstance(error, PermissionError):
         return ContextError(f"directory {name} cannot be read: {reason(error)}", hint="make it readable for this user")
+    if error.errno == errno.ELOOP:
+        return ContextError(
+            f"{name} leads to itself: {reason(error)}", hint="give the directory itself, or mend the symbolic link"
+        )
     return ContextError(f"directory {name} cannot be used: {reason(error)}")

@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["Differ", "Landing", "ReceiveLimits", "ReceiveReport"]
 
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
-#: Bytes of a packet from which on it is cheaper to take it apart in Python than to copy its content.
-_LARGE: Final = 4096
 _REPLACED: Final = frozenset((errno.ELOOP, errno.ENOTDIR, errno.ENOENT))
 
 
@@ -183,14 +181,14 @@ class Landing:
         """
         try:
             for message in messages:
-                found = split_data(message) if len(message) > _LARGE else None
+                found = split_data(message)
                 if found is not None:
                     self._data(found[0], message, found[1])
                 else:
                     self._apply(message)
             for arrival in self._open.values():
                 self._at = arrival.path
-                arrival.write()
+                arrival.write(self._replica)
         except OSError as error:
             raise self._failed(error) from error
         return self._ask()
@@ -261,11 +259,10 @@ class Landing:
             raise RemoteProtocolError(f"invalid file request {number}")
         self._at = arrival.path
         if start < len(message):
-            if arrival.descriptor < 0:
+            if number not in self._open:
                 if len(self._open) >= self._limits.open_files:
                     raise self._over("open_files", self._limits.open_files, "files")
                 self._open[number] = arrival
-                arrival.open(self._replica)
             self._received_bytes += arrival.add(message, start)
             if self._limits.size is not None and self._received_bytes > self._limits.size:
                 raise self._over("size", self._limits.size, "bytes")

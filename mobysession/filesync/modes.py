@@ -67,6 +67,7 @@ def from_posix(st_mode: int) -> int:
     return mode
 
 
+@lru_cache(maxsize=256)
 def permissions_to_posix(mode: int) -> int:
     """Return the bits of a Go mode that ``chmod`` takes: permissions, set-user-ID, set-group-ID and sticky."""
     bits = mode & PERMISSIONS

@@ -30,8 +30,8 @@ def split_data(message: bytes) -> tuple[int, int] | None:
     if not message.startswith(_DATA):
         return None
     entry_id, at, end = 0, 2, len(message)
-    if at < end and message[at] == _ID:
-        entry_id, at = decode_varint(message, at + 1)
+    if at < end and message[2] == _ID:
+        entry_id, at = decode_varint(message, 3)
     if at >= end:
         return (entry_id, end) if at == end else None
     if message[at] != _CONTENT:
@@ -42,13 +42,27 @@ def split_data(message: bytes) -> tuple[int, int] | None:
 
 def decode_varint(message: bytes, at: int) -> tuple[int, int]:
     """Return the number at ``at``, of at most 32 bits, and where it ends; beyond the message where there is none."""
-    number = shift = 0
-    for place in range(at, min(at + 5, len(message))):
-        byte = message[place]
-        number |= (byte & 0x7F) << shift
+    # Not a loop: this is done for every file that arrives, and most numbers are short.
+    try:
+        number = message[at]
+        if number < 0x80:
+            return number, at + 1
+        byte = message[at + 1]
+        number += (byte << 7) - 0x80
         if byte < 0x80:
-            return (number, place + 1) if number < 1 << 32 else (0, len(message) + 1)
-        shift += 7
+            return number, at + 2
+        byte = message[at + 2]
+        number += (byte << 14) - (0x80 << 7)
+        if byte < 0x80:
+            return number, at + 3
+        number -= 0x80 << 14
+        for place, shift in ((at + 3, 21), (at + 4, 28)):
+            byte = message[place]
+            number += (byte & 0x7F) << shift
+            if byte < 0x80 and number < 1 << 32:
+                return number, place + 1
+    except IndexError:
+        pass
     return 0, len(message) + 1
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "decode_requests",
     "end_of_file",
     "error_packet",
+    "whole_file",
 ]
 
 STAT: Final = 0
@@ -86,6 +87,12 @@ class StatEncoder:
         return packet
 
 
+def whole_file(entry_id: int, content: bytes) -> tuple[bytes, bytes]:
+    """Return the two packets of a file of one piece, which is not empty: its content, and its end."""
+    end = end_of_file(entry_id)
+    return b"".join((end, _CONTENT_TAG, _varint(len(content)), content)), end
+
+
 def data_header(entry_id: int, length: int) -> bytes:
     """Return what goes before ``length`` bytes of the file ``entry_id`` to make a DATA packet; length is at least 1."""
     return end_of_file(entry_id) + _CONTENT_TAG + _varint(length)
@@ -121,6 +128,8 @@ def _varint(number: int) -> bytes:
         return bytes((number,))
     if number < 0x4000:
         return bytes((number & 0x7F | 0x80, number >> 7))
+    if number < 0x200000:
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
     out = bytearray()
     while number >= 0x80:
         out.append(number & 0x7F | 0x80)

@@ -162,6 +162,23 @@ class Replica:
         finally:
             os.close(directory)
 
+    def make_file(self, path: bytes, content: bytes | memoryview, wanted: Attributes) -> None:
+        """Make a file with all its content and attributes, in the place of whatever is there."""
+        directory, name = self._place(path)
+        made = self._scratch_name()
+        descriptor = os.open(made, _WRITE, _UNFINISHED, dir_fd=directory)
+        try:
+            try:
+                while content:
+                    content = content[os.write(descriptor, content) :]
+                finish_file(descriptor, wanted)
+            finally:
+                os.close(descriptor)
+            self._put(path, directory, made, name)
+        except BaseException:
+            self.discard(path, made)
+            raise
+
     def create(self, path: bytes) -> tuple[int, bytes]:
         """Open a new file for what is to be at ``path``; return its descriptor, the caller's, and its name there."""
         directory, _ = self._place(path)
@@ -276,10 +293,12 @@ class Replica:
 
 def finish_file(descriptor: int, wanted: Attributes) -> None:
     """Give an open file that was written its attributes; in this order, for a change of owner takes capabilities."""
-    os.fchown(descriptor, wanted.uid, wanted.gid)
-    _set_xattrs(descriptor, wanted.xattrs)
-    os.fchmod(descriptor, modes.permissions_to_posix(wanted.mode))
-    os.utime(descriptor, ns=(wanted.mtime, wanted.mtime))
+    mode, uid, gid, mtime, xattrs = wanted
+    os.fchown(descriptor, uid, gid)
+    if xattrs:
+        _set_xattrs(descriptor, xattrs)
+    os.fchmod(descriptor, modes.permissions_to_posix(mode))
+    os.utime(descriptor, ns=(mtime, mtime))
 
 
 class _Place(NamedTuple):

@@ -58,7 +58,11 @@ class Validator:
         kind = mode & modes.TYPE
         if kind not in _KINDS:
             raise RemoteProtocolError(f"{quote(path)} is of no kind that can be made: mode {mode:#x}")
-        self._check_order(path, directory, name)
+        known, last = self._branch[-1]
+        if known == directory and last < name:  # as nearly always
+            self._branch[-1] = (directory, name)
+        else:
+            self._check_order(path, directory, name)
         if kind == modes.DIRECTORY:
             self._branch.append((path, b""))
         number, self.count = self.count, self.count + 1

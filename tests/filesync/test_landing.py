@@ -380,6 +380,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     "packets",
     [
         [entry(b"a"), END, data(0, os.urandom(200_000)), data(0, os.urandom(200_000))],
+        [entry(b"a"), END, data(0, os.urandom(400_000)), data(0)],
         [entry(b"%02d" % number, DIR) for number in range(30)],
         [entry(b"%02d" % number, LINK, linkname=b"x" * 100) for number in range(30)],
     ],

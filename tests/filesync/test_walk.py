@@ -284,13 +284,35 @@ def test_an_id_names_a_path_and_is_requested_once() -> None:
             offers.request(invalid)
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.touch()], ids=["missing", "file"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: None,
+        lambda path: path.touch(),
+        lambda path: os.mkfifo(path),
+        lambda path: path.symlink_to("root"),
+        lambda path: path.symlink_to("nowhere"),
+    ],
+    ids=["missing", "file", "pipe", "loop of links", "dangling link"],
+)
 def test_a_root_that_is_no_directory_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    """A missing root or a file in its place is an error that names it and says what to do."""
+    """A missing root or something else in its place is an error that names it and says what to do; nothing hangs."""
     make(tmp_path / "root")
     with pytest.raises(ContextError, match="root") as caught:
         Directory(tmp_path / "root").check()
     assert caught.value.hint is not None
+
+
+def test_loops_and_pipes_in_a_tree_are_announced_as_they_are(tmp_path: Path) -> None:
+    """Links that lead to themselves, to each other and to a directory above them, and a pipe: none is looked behind."""
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "ping").symlink_to("pong")
+    (tmp_path / "pong").symlink_to("ping")
+    (tmp_path / "up").symlink_to("..")
+    os.mkfifo(tmp_path / "pipe")
+    found = listing(tmp_path)
+    assert [entry.path for entry in found] == [b"ping", b"pipe", b"pong", b"self", b"up"]
+    assert [entry.linkname for entry in found] == [b"pong", b"", b"ping", b"self", b".."]
 
 
 def test_a_root_may_be_a_link(tmp_path: Path) -> None:
