@@ -76,7 +76,7 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict
 
     def write(config: dict[str, Any]) -> Path:
         folder = tmp_path / "configuration"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text(json.dumps(config))
         monkeypatch.setenv("DOCKER_CONFIG", str(folder))
         return folder / "config.json"
@@ -230,3 +230,25 @@ def test_pull_takes_the_newer_image(engine: Engine, witness: Witness, private_im
     pulled = _build_from(engine, tmp_path, private_image, credentials=credentials, pull=True)
     assert witness.text(local, "/treasure") == "the engine's own"
     assert witness.text(pulled, "/treasure") == private_image
+
+
+def test_a_push_with_a_login(
+    engine: Engine,
+    witness: Witness,
+    private_registry: Registry,
+    tmp_path: Path,
+    configure: Callable[[dict[str, Any]], Path],
+) -> None:
+    """A result goes to a registry with passwords, and can be pulled from there; without the login it does not."""
+    if not engine.containerd_image_store:
+        pytest.skip("only engines that keep images in containerd push the result of a build")
+    name = f"{private_registry.address}/pushed-by-build:1"
+    context = make_context(tmp_path / "context", "FROM scratch\nCOPY treasure /\n", {"treasure": name})
+    configure({"auths": {}})
+    with pytest.raises(BuildFailed):
+        build_image(engine, context, tags=[name], outputs=["type=registry"])
+    configure({"auths": {HOST: ENTRY}})
+    build_image(engine, context, tags=[name], outputs=["type=registry"])
+    pulled = witness.client.images.pull(name, auth_config={"username": USER, "password": PASSWORD})
+    assert pulled.id is not None
+    assert witness.text(pulled.id, "/treasure") == name

@@ -48,6 +48,9 @@ __all__ = ["Auth"]
 _SERVICE: Final = "/moby.filesync.v1.Auth/"
 #: The variable by which BuildKit's own client is told to hand over logins instead of tokens.
 _NO_TOKENS: Final = "BUILDKIT_NO_CLIENT_TOKEN"
+#: Seconds for which the daemon may use a registry token of the configuration, of which nobody knows how long it lives
+#: (moby/buildkit session/auth/authprovider).
+_REGISTRY_TOKEN_LIFETIME: Final = 60
 #: Characters of a host that an error repeats: a DNS name of 253, a port.
 _LONGEST_HOST: Final = 260
 #: Characters that make a host more than a host for one parser or another.
@@ -102,11 +105,13 @@ class Auth:
         return CredentialsResponse(Username=found.username, Secret=found.secret)
 
     async def _fetch_token(self, request: FetchTokenRequest, _call: ServerCall) -> FetchTokenResponse:
-        from mobysession.services.registry_tokens import TokenRequest  # loads httpx
-
         if not _is_bare(request.Host):
             raise RpcError(StatusCode.INVALID_ARGUMENT, f"{request.Host[:_LONGEST_HOST]!r} is no registry")
         login = await self._login(request.Host)
+        if login.registry_token:
+            return FetchTokenResponse(Token=login.registry_token, ExpiresIn=_REGISTRY_TOKEN_LIFETIME)
+        from mobysession.services.registry_tokens import TokenRequest  # loads httpx
+
         wanted = TokenRequest(request.Host, request.Realm, request.Service, tuple(request.Scopes))
         try:
             token = await self._token_fetcher().fetch(wanted, login)
@@ -143,13 +148,17 @@ class Auth:
         # As old as it is, or else a daemon that keeps asking would keep it alive.
         self._offered[host] = expiry, login
         # Without a login the daemon needs nobody to fetch a token; with one that nobody can check it gets the login.
-        if not login.secret or not _is_bare(host) or not await self._token_fetcher().can_fetch(host):
+        can_fetch = login.registry_token or (login.secret and await self._can_fetch(host))
+        if not can_fetch or not _is_bare(host):
             raise RpcError(StatusCode.UNAVAILABLE, f"no client side tokens for {host}")
         if self._seeds is None:
             from mobysession.services.token_authority import TokenSeeds
 
             self._seeds = TokenSeeds(self._config_dir)
         return await trio.to_thread.run_sync(self._seeds.seed, host)
+
+    async def _can_fetch(self, host: str) -> bool:
+        return _is_bare(host) and await self._token_fetcher().can_fetch(host)
 
     def _token_fetcher(self) -> TokenFetcher:
         if self._fetcher is None:
@@ -169,6 +178,7 @@ class Auth:
         if time.monotonic() >= expiry:
             found = await self._source.lookup(host)
             self.redactor.add(found.secret)
+            self.redactor.add(found.registry_token)
         return found
 
 

@@ -21,6 +21,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from mobysession import limits
 from mobysession._pb import content_pb2
+from mobysession.concurrency import open_nursery
 from mobysession.errors import RpcError, StatusCode
 from mobysession.filesync.packet_fields import encode_varint
 from mobysession.rpc.registrar import Cardinality
@@ -140,7 +141,7 @@ class Content:
                 if writing.is_committed:
                     _logger.debug("%s: %s was stored", store.path, writing.digest)
                     return
-                messages = await call.receive_batch()
+                messages = await _receive_and_hash(call, writing)
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(writing.close)
@@ -160,6 +161,15 @@ class Content:
     async def _abort(self, request: content_pb2.AbortRequest, call: ServerCall) -> Empty:
         await trio.to_thread.run_sync(abort_ingest, self._store(call, to_write=True), request.ref)
         return Empty()
+
+
+async def _receive_and_hash(call: ServerCall, writing: Writing) -> list[bytes]:
+    """Return the next messages of a Write; what the last ones brought is hashed while they come."""
+    if writing.unhashed < limits.CONTENT_HASHED_LATER:
+        return await call.receive_batch()
+    async with open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, writing.catch_up)
+        return await call.receive_batch()
 
 
 class _Reading:

@@ -2,7 +2,8 @@
 
 The rules are containerd's, down to those that look odd: an offset of 0 behind data that are there takes them away, also
 in a COMMIT; an expected digest that is there already ends the ingest with ALREADY_EXISTS, which the daemon takes for
-success.
+success. One thing differs: the answer to a WRITE has no digest. The daemon takes one from the answer where it is there,
+and looks at that of the COMMIT only; without, it sends the next piece while this one is hashed.
 """
 
 from __future__ import annotations
@@ -44,6 +45,15 @@ class Writing:
         """The digest of what was written so far."""
         return self._ingest.digest
 
+    @property
+    def unhashed(self) -> int:
+        """Bytes that `catch_up` has before it."""
+        return self._ingest.unhashed
+
+    def catch_up(self) -> None:
+        """Hash what was written so far, so that the COMMIT need not."""
+        self._ingest.catch_up()
+
     def take(self, messages: Sequence[bytes]) -> tuple[list[bytes], MobysessionError | None]:
         """Apply messages in order; return the answers, and what ended it before the last one."""
         answers: list[bytes] = []
@@ -68,12 +78,13 @@ class Writing:
             answer.total = self._total
             answer.started_at.seconds, answer.started_at.nanos = divmod(ingest.started, _NANOSECONDS)
             answer.updated_at.seconds, answer.updated_at.nanos = divmod(ingest.updated, _NANOSECONDS)
+            answer.digest = ingest.digest
         elif request.action in (content_pb2.WRITE, content_pb2.COMMIT):
             answer.offset = self._write(request)
         else:
             raise RpcError(StatusCode.INVALID_ARGUMENT, f"there is no action {request.action}")
-        answer.digest = ingest.digest
         if request.action == content_pb2.COMMIT:
+            answer.digest = ingest.digest
             ingest.commit(self._total, self._expected)
             self.is_committed = True
         return answer

@@ -34,10 +34,14 @@ _ONE_AT_A_TIME: Final = frozenset(("osxkeychain",))
 
 @dataclass(frozen=True)
 class Credentials:
-    """A user name and a password; an identity token is a secret without a user name."""
+    """A user name and a password; an identity token is a secret without a user name.
+
+    ``registry_token`` is a token that the registry takes as it is, and for which nobody has to be asked.
+    """
 
     username: str
     secret: str = field(repr=False)
+    registry_token: str = field(default="", repr=False)
 
 
 ANONYMOUS: Final = Credentials("", "")
@@ -154,17 +158,20 @@ class DockerCredentials:
 
     async def _find(self, key: str) -> Credentials:
         config, helper = await trio.to_thread.run_sync(self._configuration, key)
+        # A helper's answer takes the place of a login, and not of a registry token: docker/cli's native store.
+        entry = config.auth_entry(key)
+        token = entry.registry_token if entry is not None else ""
         if helper is not None:
             from mobysession.services.credential_helper import ask_helper  # few have one, and it takes a while to load
 
             async with self._turn(helper if helper in _ONE_AT_A_TIME else f"{helper} {key}"):
-                return _from_helper(await ask_helper(helper, key, config=config.path, seconds=self._timeout))
-        entry = config.auth_entry(key)
+                answer = await ask_helper(helper, key, config=config.path, seconds=self._timeout)
+            return _from_helper(answer, token)
         if entry is None:
             return ANONYMOUS
         if entry.identity_token:
-            return Credentials("", entry.identity_token)
-        return Credentials(entry.username, entry.password)
+            return Credentials("", entry.identity_token, token)
+        return Credentials(entry.username, entry.password, token)
 
     def _configuration(self, key: str) -> tuple[dockerconfig.DockerConfig, str | None]:
         try:
@@ -174,10 +181,10 @@ class DockerCredentials:
         return config, config.helper_for(key)
 
 
-def _from_helper(answer: HelperAnswer | None) -> Credentials:
+def _from_helper(answer: HelperAnswer | None, token: str) -> Credentials:
     if answer is None:
-        return ANONYMOUS
-    return Credentials("" if answer.username == _NO_USER else answer.username, answer.secret)
+        return Credentials("", "", token) if token else ANONYMOUS
+    return Credentials("" if answer.username == _NO_USER else answer.username, answer.secret, token)
 
 
 class _MappedCredentials:

@@ -101,6 +101,11 @@ class ReceivedOutput:
     tree: ReceiveReport | None = None
     complete: bool = False
 
+    @property
+    def files(self) -> int:
+        """Files received completely; a stream is one."""
+        return self.tree.received if self.tree is not None else int(self.complete)
+
 
 class FileSend:
     """Let the daemon send outputs.
@@ -110,6 +115,7 @@ class FileSend:
         on_progress: is called in the loop with the state of an output as it arrives; must not wait.
 
     Attributes:
+        on_progress: as given; may be set later.
         received: the outputs that are complete, in the order in which they were. A directory may be in it several
             times: some daemons send each platform on its own.
 
@@ -125,7 +131,7 @@ class FileSend:
     ) -> None:
         given = targets.items() if isinstance(targets, Mapping) else enumerate(targets)
         self._targets = {number: _checked(number, target) for number, target in given}
-        self._on_progress = on_progress
+        self.on_progress = on_progress
         self._used: set[int] = set()
         self._declined: set[int] = set()
         self.received: list[ReceivedOutput] = []
@@ -223,8 +229,8 @@ class FileSend:
         return await open_sink(to, close=made, name=name)
 
     def _tell(self, output: ReceivedOutput) -> None:
-        if self._on_progress is not None:
-            self._on_progress(output)
+        if self.on_progress is not None:
+            self.on_progress(output)
 
     def _done(self, output: ReceivedOutput) -> None:
         self.received.append(output)

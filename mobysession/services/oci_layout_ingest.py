@@ -73,6 +73,8 @@ class Ingest:
         self._key = _key(ref)
         self._descriptor = self._folder = -1
         self._hash = hashlib.sha256()
+        #: What is on the disk, and not in the hash yet.
+        self._unhashed: list[memoryview] = []
         self.offset = 0
         if expected and layout.has(expected):
             raise _exists(expected)
@@ -97,8 +99,20 @@ class Ingest:
 
     @property
     def digest(self) -> str:
-        """The digest of what was written so far."""
+        """The digest of what was written so far; to compute it may take a while."""
+        self.catch_up()
         return f"sha256:{self._hash.hexdigest()}"
+
+    @property
+    def unhashed(self) -> int:
+        """Bytes that `catch_up` has before it."""
+        return sum(map(len, self._unhashed))
+
+    def catch_up(self) -> None:
+        """Hash what was written, which takes ten times as long as writing it; only the end has to wait for it."""
+        for piece in self._unhashed:
+            self._hash.update(piece)
+        self._unhashed.clear()
 
     def truncate(self) -> None:
         """Forget what was written."""
@@ -107,6 +121,7 @@ class Ingest:
         except OSError as error:
             raise cannot_store(self._layout.path, error) from error
         self._hash = hashlib.sha256()
+        self._unhashed.clear()
         self.offset = 0
 
     def append(self, data: bytes) -> None:
@@ -115,7 +130,7 @@ class Ingest:
         try:
             while rest:
                 written = os.pwrite(self._descriptor, rest, self.offset)
-                self._hash.update(rest[:written])
+                self._unhashed.append(rest[:written])
                 self.offset += written
                 rest = rest[written:]
         except OSError as error:

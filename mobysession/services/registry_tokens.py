@@ -22,8 +22,10 @@ import trio
 from mobysession import dockerconfig, limits
 from mobysession._version import __version__
 from mobysession.errors import CredentialError, RpcError, StatusCode, UsageError
+from mobysession.services.registry_certificates import tls_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Collection, Mapping, Sequence
 
     from mobysession.services.credentials import Credentials
@@ -94,6 +96,8 @@ class TokenFetcher:
         self._timeout = timeout
         #: The realm of each host, as the host says; None where it says none.
         self._named: dict[str, httpx.URL | None] = {}
+        #: What TLS is checked with, by the hosts whose certificates count.
+        self._trust: dict[tuple[str, ...], ssl.SSLContext] = {}
 
     async def can_fetch(self, host: str) -> bool:
         """Tell whether there is a realm that may get the login for a registry."""
@@ -122,7 +126,7 @@ class TokenFetcher:
         Cancel: the request is dropped; a token may have been issued.
         """
         realm = await self._checked_realm(request)
-        async with self._client(realm) as client:
+        async with await self._client(realm, request.host) as client:
             try:
                 if not login.secret:
                     return await self._get(client, realm, request, None, "anonymous")
@@ -187,7 +191,7 @@ class TokenFetcher:
             url = httpx.URL(f"https://{host}/v2/")
         except (httpx.InvalidURL, ValueError):
             return None
-        async with self._client(url) as client:
+        async with await self._client(url, host) as client:
             for scheme in ("https", "http") if _is_loopback(url) else ("https",):
                 try:
                     answer = await self._ask(client, "GET", url.copy_with(scheme=scheme))
@@ -196,8 +200,19 @@ class TokenFetcher:
                 return _realm(answer, plain=_is_loopback(url))
         return None
 
-    def _client(self, url: httpx.URL) -> httpx.AsyncClient:
+    async def _client(self, url: httpx.URL, host: str) -> httpx.AsyncClient:
+        """Return a client for ``url``, which believes the authorities of the registry ``host`` and of the URL's own.
+
+        Raises:
+            CredentialError: a certificate of theirs cannot be used.
+        """
+        hosts = (host, url.netloc.decode("ascii"))
+        if hosts not in self._trust:
+            self._trust[hosts] = await trio.to_thread.run_sync(tls_context, hosts)
+            while len(self._trust) > limits.CREDENTIAL_CACHE_HOSTS:
+                del self._trust[next(iter(self._trust))]
         return httpx.AsyncClient(
+            verify=self._trust[hosts],
             timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, limits.TOKEN_CONNECT_TIMEOUT)),
             # Unpacked, a small answer could be a very large one.
             headers={"user-agent": f"mobysession/{__version__}", "accept-encoding": "identity"},

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mobysession.rpc.client import Channel, ClientCall
+    from mobysession.testing.peer import Peer
+    from mobysession.testing.peer_call import PeerCall
 
 __all__ = ["STORE", "digest_of", "put_blob", "read", "send", "tree_of", "unary", "write_all"]
 
@@ -54,7 +56,7 @@ async def read(
     return found
 
 
-async def send(call: ClientCall, action: int, **fields: Any) -> content_pb2.WriteContentResponse:
+async def send(call: ClientCall | PeerCall, action: int, **fields: Any) -> content_pb2.WriteContentResponse:
     """Send one message of a Write and return its answer, in step as a daemon's writer does it."""
     request = content_pb2.WriteContentRequest(action=action, **fields)  # type: ignore[arg-type]  # a number will do
     await call.send(request.SerializeToString())
@@ -63,9 +65,11 @@ async def send(call: ClientCall, action: int, **fields: Any) -> content_pb2.Writ
     return content_pb2.WriteContentResponse.FromString(answer)
 
 
-async def write_all(channel: Channel, ref: str, content: bytes, *, expected: str = "", piece: int = 1000) -> str:
+async def write_all(
+    channel: Channel | Peer, ref: str, content: bytes, *, expected: str = "", piece: int = 1000, metadata: Any = STORE
+) -> str:
     """Write a blob as a daemon does: STAT, WRITE with offsets, COMMIT; return the digest it is told."""
-    async with channel.open_call(SERVICE + "Write", metadata=STORE) as call:
+    async with channel.open_call(SERVICE + "Write", metadata=metadata) as call:
         await send(call, content_pb2.STAT, ref=ref, total=len(content), expected=expected)
         for start in range(0, len(content), piece):
             await send(call, content_pb2.WRITE, offset=start, data=content[start : start + piece])

@@ -360,7 +360,31 @@ async def test_each_message_is_answered_once(open_service: OpenService, folder: 
     assert answers[3].total == 4
     assert answers[3].started_at.seconds
     assert answers[3].updated_at.seconds
-    assert [answer.digest for answer in answers[1:]] == [digest_of(b"ab"), *[digest_of(b"abcd")] * 3]
+    assert [answer.digest for answer in answers[1:]] == ["", "", *[digest_of(b"abcd")] * 2]
+
+
+async def test_a_large_blob_is_hashed_beside_its_coming(open_service: OpenService, folder: Path) -> None:
+    """In lock step, as the daemon writes, whatever is hashed later: resumed, begun anew, and verified at the end."""
+    pieces = [bytes([number]) * (limits.CONTENT_HASHED_LATER + number) for number in range(4)]
+    blob = b"".join(pieces)
+    async with open_service(content(folder)) as channel:
+        async with channel.open_call(SERVICE + "Write", metadata=STORE) as call:
+            await send(call, action=STAT, ref="r")
+            await send(call, action=WRITE, data=b"to be forgotten" * limits.CONTENT_HASHED_LATER)
+            # An offset of zero takes it away again.
+            offset = (await send(call, action=WRITE, data=pieces[0])).offset
+            assert (await send(call, action=STAT)).digest == digest_of(pieces[0])
+            offset = (await send(call, action=WRITE, offset=offset, data=pieces[1])).offset
+            await call.end()
+            assert await call.receive() is None
+        async with channel.open_call(SERVICE + "Write", metadata=STORE) as call:
+            resumed = await send(call, action=STAT, ref="r")
+            assert (resumed.offset, resumed.digest) == (offset, digest_of(pieces[0] + pieces[1]))
+            for piece in pieces[2:]:
+                offset = (await send(call, action=WRITE, offset=offset, data=piece)).offset
+            done = await send(call, action=COMMIT, offset=offset, total=len(blob), expected=digest_of(blob))
+        assert (done.offset, done.digest) == (len(blob), digest_of(blob))
+        assert b"".join(part.data for part in await read(channel, digest_of(blob))) == blob
 
 
 @pytest.mark.parametrize("action", [STAT, WRITE, COMMIT])

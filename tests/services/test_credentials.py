@@ -65,7 +65,8 @@ async def test_no_configuration_is_anonymous():
         (_auth("user", "pa:ss"), Credentials("user", "pa:ss")),
         ({"username": "user", "password": "pass"}, Credentials("user", "pass")),
         ({**_auth("user", "pass"), "identitytoken": "id"}, Credentials("", "id")),
-        ({"registrytoken": "token"}, ANONYMOUS),
+        ({"registrytoken": "token"}, Credentials("", "", "token")),
+        ({**_auth("user", "pass"), "registrytoken": "token"}, Credentials("user", "pass", "token")),
         ({}, ANONYMOUS),
     ],
 )
@@ -96,6 +97,16 @@ async def test_a_helper_is_asked_for_its_key(configure, install):
     configure(auths={HUB: _auth("user", "pass")}, credsStore="keys")
     assert await DockerCredentials().lookup("registry-1.docker.io") == Credentials("u", "s")
     assert notes.read_text() == f"['get'] {HUB}"
+
+
+async def test_a_registry_token_stands_beside_a_helper(configure, install):
+    """A helper's answer takes the place of a login, and not of a token; docker's CLI does the same."""
+    install("keys", "print('credentials not found in native keychain'); sys.exit(1)")
+    install("full", _prints("u", "s"))
+    auths = {"a.example": {"registrytoken": "a"}, "b.example": {**_auth("x", "y"), "registrytoken": "b"}}
+    configure(auths=auths, credsStore="keys", credHelpers={"b.example": "full"})
+    assert await DockerCredentials().lookup("a.example") == Credentials("", "", "a")
+    assert await DockerCredentials().lookup("b.example") == Credentials("u", "s", "b")
 
 
 async def test_a_helper_of_one_registry_goes_before_the_store(configure, install):

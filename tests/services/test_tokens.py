@@ -17,6 +17,8 @@ import pytest
 
 from mobysession import limits
 from mobysession._pb.auth_pb2 import (
+    CredentialsRequest,
+    CredentialsResponse,
     FetchTokenRequest,
     FetchTokenResponse,
     GetTokenAuthorityRequest,
@@ -459,3 +461,34 @@ def test_a_home_that_cannot_be_written_is_no_hindrance(tmp_path: Path) -> None:
     seeds = TokenSeeds(tmp_path / "file" / "docker")
     assert seeds.seed("a") == seeds.seed("a")
     assert seeds.seed("a") != seeds.seed("b")
+
+
+async def test_a_registry_token_is_given_as_it_is(
+    open_service: OpenService, registry: Registry, docker_config: Path
+) -> None:
+    """One in config.json is the token: nobody is asked for another, it is offered as one, and is no login."""
+    (docker_config / "config.json").write_text(json.dumps({"auths": {registry.host: {"registrytoken": "as-it-is"}}}))
+    auth = Auth()
+    async with open_service(auth) as channel:
+        authority = GetTokenAuthorityRequest(Host=registry.host, Salt=SALT)
+        answer = await channel.unary(SERVICE + "GetTokenAuthority", authority, GetTokenAuthorityResponse)
+        request = FetchTokenRequest(Host=registry.host, Realm="https://anywhere.example/token")
+        token = await channel.unary(SERVICE + "FetchToken", request, FetchTokenResponse)
+        login = await channel.unary(
+            SERVICE + "Credentials", CredentialsRequest(Host=registry.host), CredentialsResponse
+        )
+    assert len(answer.PublicKey) == 32
+    assert answer.PublicKey != public_key(SALT, b"")
+    assert (token.Token, token.ExpiresIn, token.IssuedAt) == ("as-it-is", 60, 0)
+    assert (login.Username, login.Secret) == ("", "")
+    assert registry.asked == []
+    assert auth.redactor.redact("x as-it-is y") == "x *** y"
+
+
+def test_the_seeds_are_their_users_alone(tmp_path: Path) -> None:
+    """Whoever else reads them could sign in the user's place: the file and its lock are made for the user only."""
+    folder = tmp_path / "docker"
+    TokenSeeds(folder).seed("a")
+    for path in folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    assert {path.name for path in folder.iterdir()} == {".token_seed", ".token_seed.lock"}
