@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
@@ -118,10 +119,26 @@ class Access:
                 raise UsageError(f"{name} takes a list of globs, not one text")
         self._allow, self._deny, self._ask = map(_lowered, (allow, deny, ask))
         self._timeout = timeout
+        #: Somebody is asked on the terminal, where nobody else should write meanwhile.
+        self.asks_on_terminal = bool(getattr(approve, "asks_on_terminal", False))
+        self._watchers: list[Callable[[bool], None]] = []
         try:
             self._approve = None if approve is None else Provider(approve)
         except TypeError:
             raise UsageError("approve is a function that takes an AccessRequest") from None
+
+    def watch(self, watcher: Callable[[bool], None]) -> Callable[[], None]:
+        """Call ``watcher`` with True before each approval is asked for and with False after it.
+
+        Returns: what ends that; calling it again does nothing.
+        """
+        self._watchers.append(watcher)
+
+        def end() -> None:
+            with suppress(ValueError):
+                self._watchers.remove(watcher)
+
+        return end
 
     def refusal(self, method: str) -> str | None:
         """Return the rule that refuses a method, in words; None where none does."""
@@ -150,6 +167,9 @@ class Access:
         return await self._approved(self._approve, request)
 
     async def _approved(self, approve: Provider, request: AccessRequest) -> Decision:
+        watchers = tuple(self._watchers)
+        for watcher in watchers:
+            watcher(True)
         try:
             with trio.fail_after(self._timeout):
                 granted = await approve.call(request)
@@ -158,6 +178,9 @@ class Access:
         except Exception as error:  # of any kind: the function is not ours, and its words may be secret
             _log.warning("%s is refused: the approval failed with %s", request, type(error).__name__)
             return Decision(False, "approval", f"the approval failed with {type(error).__name__}")
+        finally:
+            for watcher in watchers:
+                watcher(False)
         # Nothing but True, so that a function which forgets to return grants nothing.
         return Decision(True, "approval") if granted is True else Decision(False, "approval", "refused")
 

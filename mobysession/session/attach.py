@@ -32,6 +32,7 @@ from mobysession.errors import (
     RemoteProtocolError,
     SessionIdInUse,
     TransportError,
+    UpgradeRefused,
     UsageError,
 )
 from mobysession.transport.endpoint import Endpoint
@@ -58,6 +59,9 @@ _AT_ONCE_HINTS: Final = {
     "native": "Engines do from 29.2 (API 1.53) on; for older ones attach by hijack (--attach hijack).",
     "buildkitd": "Check that a buildkitd listens there; to an engine, attach by auto (--attach auto).",
 }
+
+_FORBIDDEN: Final = 403
+_FORBIDDEN_HINT: Final = "If only /session is forbidden, and you may use /grpc, attach by tunnel (--attach tunnel)."
 
 #: The way that worked last, by endpoint, the latest last.
 _worked: dict[Endpoint, str] = {}
@@ -95,7 +99,8 @@ class EndpointDialer:
     """Dials an endpoint, by the way that is asked for or by the newest that it has.
 
     Args:
-        endpoint: where the daemon is; None: `Endpoint.from_env`, or with ``buildkitd`` `Endpoint.buildkitd`.
+        endpoint: where the daemon is; None: `mobysession.state.active.find_endpoint`, or with ``buildkitd``
+            `Endpoint.buildkitd`.
         attach: one of `ATTACH_WAYS`.
 
     Raises:
@@ -107,6 +112,10 @@ class EndpointDialer:
             raise UsageError(f"there is no way {attach!r} to attach", hint=f"Choose one of {', '.join(ATTACH_WAYS)}.")
         if endpoint is None:
             endpoint = Endpoint.buildkitd() if attach == "buildkitd" else Endpoint.from_env()
+            if endpoint.is_default:
+                from mobysession.state.active import stand_in  # only for who names none: start-up
+
+                endpoint = stand_in(endpoint).endpoint
         elif attach == "buildkitd":
             endpoint = endpoint.as_buildkitd()
         elif endpoint.is_buildkitd and attach != "auto":
@@ -204,6 +213,8 @@ class EndpointDialer:
                 raise HandshakeError(
                     f"{self.endpoint} does not speak gRPC at once", hint=_AT_ONCE_HINTS[way]
                 ) from error.__cause__
+            if way == "hijack" and isinstance(error, UpgradeRefused) and error.status == _FORBIDDEN:
+                error.hint = " ".join(filter(None, [error.hint, _FORBIDDEN_HINT]))
             raise
         self._choose(way)
         return attachment

@@ -14,9 +14,11 @@ it.
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
@@ -40,7 +42,7 @@ from mobysession.session.attach import EndpointDialer
 from mobysession.transport.endpoint import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from google.protobuf.message import Message
 
@@ -53,17 +55,20 @@ if TYPE_CHECKING:
     from mobysession.rpc.server import Server, ServerCall
     from mobysession.session.access import Access
     from mobysession.session.attach import Attachment, Dialer
+    from mobysession.session.tracing import CallSpans, Tracing
 
 __all__ = ["Session", "open_session"]
 
 _log = logging.getLogger("mobysession.session")
+#: What sets up traces from outside; see `mobysession.session.tracing`.
+_TRACED_BY = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 class Session:
     """A connection on which the daemon calls this program back.
 
     Args:
-        target: an endpoint, or any dialer; None is `Endpoint.from_env`.
+        target: an endpoint, or any dialer; None is `mobysession.state.active.find_endpoint`.
         attach: by which way an endpoint is attached to: ``auto``, ``hijack``, ``tunnel``, ``native`` or ``buildkitd``;
             see `mobysession.session.attach`. A dialer is a way of its own.
         session_id: unique on the daemon; made anew when None. A daemon remembers an ID for up to 10 s after its end.
@@ -73,6 +78,8 @@ class Session:
         keepalive: when a daemon that says nothing is asked whether it lives; None never asks. The default asks after
             `limits.SESSION_KEEPALIVE` seconds without any byte, not even of a health check.
         access: who decides on each request; None: what was allowed is granted.
+        tracing: makes a span of each call; None: as the program's OpenTelemetry, or else its variables, have it; False:
+            nobody does.
     """
 
     def __init__(
@@ -85,6 +92,7 @@ class Session:
         shared_key: str = "",
         keepalive: Keepalive | None = SESSION_KEEPALIVE,
         access: Access | None = None,
+        tracing: Tracing | Literal[False] | None = None,
     ) -> None:
         if target is None or isinstance(target, Endpoint):
             target = EndpointDialer(target, attach)
@@ -109,18 +117,30 @@ class Session:
         #: Calls that run, by number, or ran when the connection was lost.
         self._in_flight: dict[int, ServerCall] = {}
         self._access = access
-        #: By method, whether a service has what is asked for.
+        #: The spans of the calls; None where nothing is traced.
+        self.spans: CallSpans | None = _spans(tracing)
+        #: By method, whether a service has what is asked for; the same of what is hosted for a while, the latest last.
         self._offers: dict[str, Callable[[str], bool]] = {}
+        self._passing_offers: list[dict[str, Callable[[str], bool] | None]] = []
+        #: Methods that the daemon is told of when the session is attached, although nothing hosts them then; until
+        #: `hosting` does, they are answered as those of a session without them.
+        self.expected: set[str] = set()
+        #: Changes a request once it was granted, before its handler sees it.
+        self.amend: Callable[[ServerCall, Message], None] | None = None
+        #: What the daemon was told of, in lower case.
+        self._advertised: frozenset[str] = frozenset()
         self._registrar.guard = self._check_access
         Health().register(self._registrar)
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods that are hosted, as they are advertised."""
-        methods = self._registrar.methods
-        if self._access is None:
-            return methods
-        return tuple(name for name in methods if self._access.refusal(name) is None)
+        return self.granted(self._registrar.methods)
+
+    @property
+    def advertised(self) -> frozenset[str]:
+        """What the daemon has been told of, in lower case; empty while the session is not attached."""
+        return self._advertised
 
     @property
     def settings(self) -> dict[str, int]:
@@ -143,6 +163,34 @@ class Session:
             service.register(self._registrar)
             if (offers := getattr(service, "offers", None)) is not None:
                 self._offers.update(dict.fromkeys(self._registrar.methods[known:], offers))
+
+    @contextmanager
+    def hosting(self, *services: Attachable) -> Iterator[None]:
+        """Host more services for the length of the block, in place of those that have the same methods.
+
+        Raises:
+            UsageError: two of them with the same method.
+            SessionError: the session is attached, and the daemon was not told of one of their methods.
+        """
+        registrar = Registrar(self.id)
+        registrar.guard = self._check_access
+        offers: dict[str, Callable[[str], bool] | None] = {}
+        for service in services:
+            known = len(registrar.methods)
+            service.register(registrar)
+            offers.update(dict.fromkeys(registrar.methods[known:], getattr(service, "offers", None)))
+        untold = [name for name in self.granted(registrar.methods) if name.lower() not in self._advertised]
+        if self._engaged and untold:
+            raise SessionError(
+                f"{untold[0]} cannot be hosted on session {self.id}: the daemon was told what there is, and not of this"
+            )
+        with self._registrar.overlaid(registrar):
+            self._passing_offers.append(offers)
+            try:
+                yield
+            finally:
+                # By what it is, not by what it equals.
+                self._passing_offers[:] = [other for other in self._passing_offers if other is not offers]
 
     def serve(
         self,
@@ -203,16 +251,44 @@ class Session:
         """
         if self._engaged:
             raise SessionError(f"session {self.id} is attached already")
-        headers = SessionHeaders(session_id=self.id, shared_key=self.shared_key, name=self.name, methods=self.methods)
+        headers = SessionHeaders(
+            session_id=self.id,
+            shared_key=self.shared_key,
+            name=self.name,
+            methods=self._announced(),
+        )
         self._engaged = True
+        self._advertised = frozenset(name.lower() for name in headers.methods)
+        if self.spans is not None:
+            self.spans.open("session", {"session_id": self.id, "session_name": self.name})
         try:
             async with self._dialer(headers) as attachment:
                 self.attachment = attachment
                 async with self._serve(attachment, ready_timeout):
                     yield self
+        except BaseException as error:
+            if self.spans is not None:
+                self.spans.close(error)
+            raise
         finally:
             self.attachment = None
             self._engaged = False
+            self._advertised = frozenset()
+            if self.spans is not None:
+                self.spans.close()
+                await self.spans.tracing.flush()
+
+    def _announced(self) -> tuple[str, ...]:
+        hosted = self.methods
+        if not self.expected:
+            return hosted
+        return (*hosted, *self.granted(tuple(name for name in sorted(self.expected) if name not in hosted)))
+
+    def granted(self, methods: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of some methods that no rule refuses."""
+        if self._access is None:
+            return methods
+        return tuple(name for name in methods if self._access.refusal(name) is None)
 
     @asynccontextmanager
     async def _serve(self, attachment: Attachment, ready_timeout: float) -> AsyncIterator[None]:
@@ -292,12 +368,14 @@ class Session:
     # -- access --------------------------------------------------------------------------------------------------------
 
     async def _check_access(self, call: ServerCall, method: str, message: Message | None) -> None:
-        if self._access is None and not self._listeners:
+        if self._access is None and not self._listeners and self.spans is None and self.amend is None:
             return
         from mobysession.session.access import Access, request_of
 
         request = request_of(call, method, message, session_name=self.name)
-        offers = self._offers.get(method)
+        if self.spans is not None:
+            self.spans.enter(call, kind=request.kind if request.kind != method else "", subject=request.subject)
+        offers = self._offers_of(method)
         offered = offers is None or offers(request.subject)
         if self._access is None and offered:
             # Not worth an event: there was nothing to decide.
@@ -321,6 +399,14 @@ class Session:
             # What is not offered is refused by the service, in words that the engine knows.
             _log.warning("%s is refused: %s", request, decision.reason)
             raise RpcError(StatusCode.PERMISSION_DENIED, f"{request} is refused by the client: {decision.reason}")
+        if self.amend is not None and message is not None:
+            self.amend(call, message)
+
+    def _offers_of(self, method: str) -> Callable[[str], bool] | None:
+        for passing in reversed(self._passing_offers):
+            if method in passing:
+                return passing[method]
+        return self._offers.get(method)
 
     # -- events --------------------------------------------------------------------------------------------------------
     # Their classes load with the first one that somebody wants to know of: start-up.
@@ -331,6 +417,8 @@ class Session:
 
     def _call_started(self, call: ServerCall) -> None:
         self._in_flight[call.number] = call
+        if self.spans is not None:
+            self.spans.begin(call)
         if self._listeners:
             from mobysession.events import CallStarted
 
@@ -339,6 +427,8 @@ class Session:
     def _call_ended(self, call: ServerCall, code: StatusCode, message: str, error: BaseException | None) -> None:
         if self._server is None or self._server.failure is None:
             self._in_flight.pop(call.number, None)
+        if self.spans is not None:
+            self.spans.end(call, code, message)
         if not self._listeners and error is None:
             return
         from mobysession.events import CallEnded
@@ -371,6 +461,7 @@ async def open_session(
     shared_key: str = "",
     keepalive: Keepalive | None = SESSION_KEEPALIVE,
     access: Access | None = None,
+    tracing: Tracing | Literal[False] | None = None,
 ) -> AsyncIterator[Session]:
     """Open a session with ``services`` for the length of the block; see `Session` and `Session.attach`."""
     session = Session(
@@ -381,10 +472,23 @@ async def open_session(
         shared_key=shared_key,
         keepalive=keepalive,
         access=access,
+        tracing=tracing,
     )
     session.allow(*services)
     async with session.attach():
         yield session
+
+
+def _spans(tracing: Tracing | Literal[False] | None) -> CallSpans | None:
+    if tracing is None and ("opentelemetry.sdk.trace" in sys.modules or any(map(os.environ.get, _TRACED_BY))):
+        from mobysession.session.tracing import tracing_from_env
+
+        tracing = tracing_from_env()
+    if not tracing:
+        return None
+    from mobysession.session.tracing import CallSpans
+
+    return CallSpans(tracing)
 
 
 async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:

@@ -27,6 +27,9 @@ class TerminalApproval:
         path: the terminal.
     """
 
+    #: For `Access`, which tells whoever shows something there.
+    asks_on_terminal = True
+
     def __init__(self, path: str | os.PathLike[str] = "/dev/tty") -> None:
         self._path = path
         self._remembered: dict[tuple[str, str, str], bool] = {}
@@ -61,7 +64,12 @@ class TerminalApproval:
             with suppress(termios.error):  # no terminal, but something like one
                 termios.tcflush(descriptor, termios.TCIFLUSH)
             os.write(descriptor, question.encode("utf-8", "backslashreplace"))
-            await trio.lowlevel.wait_readable(descriptor)
+            try:
+                await trio.lowlevel.wait_readable(descriptor)
+            except trio.Cancelled:
+                # What comes next does not belong to the question.
+                os.write(descriptor, b"\n")
+                raise
             return os.read(descriptor, _ANSWER).decode("utf-8", "replace").strip().lower()
         finally:
             os.close(descriptor)

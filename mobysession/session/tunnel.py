@@ -13,6 +13,7 @@ Source: moby/buildkit session/grpchijack (dial.go, hijack.go), control/control.g
 
 from __future__ import annotations
 
+import operator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -76,7 +77,8 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         Raises:
             TunnelBroken: the daemon ended the call otherwise than in order, or the connection below broke.
         """
-        if max_bytes is not None and max_bytes < 1:
+        # What is no whole number is refused at once, and not only when something has come.
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         if self._receiving is not None:
             raise trio.BusyResourceError("another task is receiving from this tunnel")

@@ -310,5 +310,7 @@ async def test_a_question_can_be_cancelled(terminal: tuple[int, str]) -> None:
         await trio.lowlevel.wait_readable(person)
         os.read(person, 4096)
         nursery.cancel_scope.cancel()
+    # What comes next begins on a line of its own.
+    assert os.read(person, 4096) == b"\r\n"
     assert len(os.listdir("/proc/self/fd")) == before
     assert (await ask(approval, person, request(), "y\n"))[0]

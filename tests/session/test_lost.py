@@ -8,12 +8,28 @@ import pytest
 import trio
 import trio.testing
 
+from mobysession.buildkit.control import open_control
 from mobysession.errors import ConnectionLost, RpcError, SessionError, SessionLost, StatusCode
 from mobysession.events import SessionEnded, SessionReady
 from mobysession.rpc.client import open_channel
 from mobysession.session import Session, open_session
 from mobysession.session.attach import Attachment
 from mobysession.testing import FakeDaemon, Faults
+
+WAYS = pytest.mark.parametrize("attach", ["hijack", "tunnel", "native", "buildkitd"])
+
+
+class Ways(FakeDaemon):
+    """A daemon on a socket that has the way in, and its connections in the order in which they came."""
+
+    def __init__(self, attach):
+        super().__init__(api_version="1.53", buildkitd=attach == "buildkitd")
+        self._listens = True
+        self.streams = []
+
+    async def serve(self, stream):
+        self.streams.append(stream)
+        await super().serve(stream)
 
 
 async def _attach_and_lose(session, daemon, body=trio.sleep_forever):
@@ -172,7 +188,7 @@ class Waiting:
         await trio.sleep_forever()
 
 
-@pytest.mark.parametrize("attach", ["hijack", "tunnel"])
+@WAYS
 async def test_what_was_in_flight_is_told(attach):
     """The error names the calls that were running, and has them as an attribute; finished ones are not among them."""
 
@@ -181,13 +197,46 @@ async def test_what_was_in_flight_is_told(attach):
         await caller.health()
         daemon.kill()
 
-    async with FakeDaemon.listen() as daemon:
+    async with Ways(attach) as daemon:
         session = Session(daemon.endpoint, attach=attach)
         session.allow(Waiting())
         with pytest.raises(SessionLost, match=r"in flight: /test\.Slow/Wait") as caught:
             await _lose_in_a_call(daemon, session, kill)
     assert caught.value.in_flight == ("/test.Slow/Wait",)
     assert caught.value.first is None
+    assert isinstance(caught.value.__cause__, ConnectionLost)
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("order", "first", "words"),
+    [
+        (["control", "session"], "control", "the control connection had been lost before"),
+        (["session", "control"], "session", "then the control connection"),
+        (["session"], "session", "the control connection still stands"),
+    ],
+)
+async def test_which_connection_was_lost_first_is_told_on_sockets(attach, order, first, words):
+    """The same by every way in, on sockets, with what was in flight, and a hint that says whether a daemon is there."""
+    async with Ways(attach) as daemon:
+        native = attach in ("native", "buildkitd")
+        async with open_control(daemon.endpoint, native=native) as control:
+            session = Session(daemon.endpoint, attach=attach)
+            session.allow(Waiting())
+            session.control = control.channel
+
+            async def end_in_order():
+                connections = dict(zip(("control", "session"), daemon.streams, strict=True))
+                for name in order:
+                    await trio.aclose_forcefully(connections[name])
+                    # Until it was seen: a tunnel's end is seen some turns of the loop after that of its carrier.
+                    await trio.testing.wait_all_tasks_blocked()
+
+            with pytest.raises(SessionLost, match=words) as caught:
+                await _lose_in_a_call(daemon, session, end_in_order)
+    assert caught.value.first == first
+    assert caught.value.in_flight == ("/test.Slow/Wait",)
+    assert ("still there" in (caught.value.hint or "")) == (order == ["session"])
 
 
 async def test_a_tunnel_says_that_its_carrier_went_too():

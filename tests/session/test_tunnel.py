@@ -74,6 +74,43 @@ async def test_it_is_a_stream():
                 await use()
 
 
+async def test_it_is_a_stream_by_trios_own_rules(monkeypatch):
+    """trio's checks of a half-closeable stream pass, with a server of gRPC at the other end.
+
+    They once hung, at the one that asks for a number of bytes which is none (1.5): it has to be refused before anything
+    is waited for. And a server of gRPC cannot close one direction: its end is the end of the call.
+    """
+
+    monkeypatch.setattr(limits, "GOODBYE_TIMEOUT", 0.05)
+
+    async def make_pair():
+        far, near = trio.testing.memory_stream_pair()
+
+        async def serve(call):
+            await call.send_initial_metadata()
+            async with near, trio.open_nursery() as inner:
+                inner.start_soon(receive, call)
+                while data := await near.receive_some():
+                    await call.send(control_pb2.BytesMessage(data=bytes(data)).SerializeToString())
+                inner.cancel_scope.cancel()
+
+        async def receive(call):
+            while (message := await call.receive()) is not None:
+                await near.send_all(control_pb2.BytesMessage.FromString(message).data)
+            await near.send_eof()
+
+        return await nursery.start(hold, serve), far
+
+    async def hold(serve, *, task_status):
+        async with tunnel_to(serve) as (tunnel, _):
+            task_status.started(tunnel)
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        await trio.testing.check_half_closeable_stream(make_pair, None)
+        nursery.cancel_scope.cancel()
+
+
 async def test_two_at_once_are_refused_and_closing_wakes_them():
     """A second reader is refused; the first one hears of the closing; a cancelled read loses nothing."""
     async with tunnel_to(echo) as (tunnel, _), trio.open_nursery() as nursery:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 
 from mobysession.buildkit.control import open_control
-from mobysession.errors import ConnectError, HandshakeError, SessionIdInUse, UpgradeRefused, UsageError
+from mobysession.errors import ApiError, ConnectError, HandshakeError, SessionIdInUse, UpgradeRefused, UsageError
 from mobysession.services.secrets import Secrets
 from mobysession.session import EndpointDialer, Session, open_session
 from mobysession.testing import FakeDaemon, Faults, Refusal
+from mobysession.transport.api import EngineApi
 from mobysession.transport.endpoint import Endpoint
 
 OLD, NEW = "1.51", "1.53"
@@ -106,9 +109,41 @@ async def test_a_native_way_that_does_not_work_is_gone_around():
 async def test_a_refusal_with_reasons_is_final(status):
     """The engine's own trouble, and somebody's decision, are not gone around: what was said is what is raised."""
     async with FakeDaemon.listen(faults=Faults(refusal=Refusal(status, "no more sessions"))) as daemon:
-        with pytest.raises(UpgradeRefused, match="no more sessions"):
+        with pytest.raises(UpgradeRefused, match="no more sessions") as caught:
             await _use(daemon, "auto")
         assert _asked(daemon) == ["/session"]
+    # Who is forbidden one door, and may use another, has to say so.
+    assert ("--attach tunnel" in (caught.value.hint or "")) == (status == 403)
+
+
+async def test_what_is_forbidden_in_the_tunnel_is_not_to_be_tunnelled():
+    """The hint to go another way stands only where there is one."""
+    async with FakeDaemon.listen(grpc_faults=Faults(refusal=Refusal(403, "no"))) as daemon:
+        with pytest.raises(UpgradeRefused, match="no") as caught:
+            await _use(daemon, "tunnel")
+    assert "--attach tunnel" not in (caught.value.hint or "")
+
+
+async def test_a_pinned_version_is_what_is_spoken():
+    """Of an engine that has more, only what that version has is used; the paths of requests have it."""
+    async with FakeDaemon.listen(api_version=NEW) as daemon:
+        assert await _use(daemon, "auto", replace(daemon.endpoint, api_version="1.41")) == "hijack"
+        assert await _use(daemon, "auto", replace(daemon.endpoint, api_version="v1.53")) == "native"
+
+
+@pytest.mark.parametrize(("version", "words"), [("1.99", "too new"), ("1.1", "too old")])
+@pytest.mark.parametrize("attach", ["hijack", "tunnel"])
+async def test_a_pinned_version_that_the_engine_does_not_have_is_told(attach, version, words):
+    """The engine's words are in the error, and the hint names the variable."""
+    async with FakeDaemon.listen(api_version=OLD) as daemon:
+        endpoint = replace(daemon.endpoint, api_version=version)
+        with pytest.raises(UpgradeRefused, match=words) as caught:
+            await _use(daemon, attach, endpoint)
+        assert "DOCKER_API_VERSION" in (caught.value.hint or "")
+        with pytest.raises(ApiError, match=words) as refused:
+            await EngineApi(endpoint).version()
+        assert "DOCKER_API_VERSION" in (refused.value.hint or "")
+        assert (await EngineApi(endpoint).ping()).api == (1, 51)
 
 
 async def test_nothing_works_and_the_first_reason_is_told():
