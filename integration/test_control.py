@@ -25,7 +25,7 @@ def test_what_an_engine_says_of_its_buildkit(engine: Engine) -> None:
             version = await control.info()
             workers = await control.list_workers()
         assert (version is not None) == (engine.major >= 23)
-        assert "linux" in {platform.OS for worker in workers for platform in worker.platforms}
+        assert any(platform.startswith("linux/") for worker in workers for platform in worker.platforms)
 
     trio.run(ask)
 
@@ -36,10 +36,10 @@ def test_cache_is_counted_and_pruned(engine: Engine, tmp_path: Path) -> None:
 
     async def count_and_prune() -> None:
         async with open_control(Endpoint.parse(engine.host)) as control:
-            before = {record.ID for record in await control.disk_usage()}
+            before = {record.id for record in await control.disk_usage()}
             async with aclosing(control.prune(all=True)) as records:
-                pruned = {record.ID async for record in records}
-            after = {record.ID for record in await control.disk_usage()}
+                pruned = {record.id async for record in records}
+            after = {record.id for record in await control.disk_usage()}
         assert pruned
         assert pruned <= before
         assert not pruned & after

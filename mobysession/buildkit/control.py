@@ -8,7 +8,7 @@ Source: moby/buildkit api/services/control/control.proto.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from mobysession import limits
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import trio
 
     from mobysession._pb import worker_pb2
+    from mobysession.buildkit.history import History
+    from mobysession.buildkit.usage import CacheRecord
+    from mobysession.buildkit.workers import Worker
     from mobysession.rpc.client import Channel
     from mobysession.transport.endpoint import Endpoint
 
@@ -38,10 +41,15 @@ class Control:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
 
-    async def solve(self, request: control_pb2.SolveRequest) -> control_pb2.SolveResponse:
+    async def solve(
+        self, request: control_pb2.SolveRequest, *, metadata: Sequence[tuple[str, str | bytes]] = ()
+    ) -> control_pb2.SolveResponse:
         """Run a solve to its end and return the exporter's response.
 
         The request's ``Cache`` is always sent, even empty: BuildKit 0.17 to 0.21 crash without it.
+
+        Args:
+            metadata: what else the engine is told, such as ``traceparent``, the place of the solve in a trace.
 
         Raises:
             RpcError: the solve failed; ``details`` hold BuildKit's typed errors.
@@ -49,7 +57,7 @@ class Control:
         Cancel: the daemon cancels the solve.
         """
         request.Cache.SetInParent()
-        return await self.channel.unary(_SERVICE + "Solve", request, control_pb2.SolveResponse)
+        return await self.channel.unary(_SERVICE + "Solve", request, control_pb2.SolveResponse, metadata=metadata)
 
     def status(self, ref: str) -> AsyncGenerator[control_pb2.StatusResponse, None]:
         """Yield the progress of solve ``ref``, increments in order, until it is over.
@@ -71,32 +79,48 @@ class Control:
             raise
         return response.buildkitVersion
 
-    async def list_workers(self, *, filters: Sequence[str] = ()) -> list[worker_pb2.WorkerRecord]:
-        """Return what executes builds there; ``filters`` in containerd's filter syntax, any of which may match."""
-        response = await self.channel.unary(
-            _SERVICE + "ListWorkers",
-            control_pb2.ListWorkersRequest(filter=filters),
-            control_pb2.ListWorkersResponse,
-        )
-        return list(response.record)
+    @property
+    def history(self) -> History:
+        """The builds that the BuildKit remembers."""
+        from mobysession.buildkit.history import History  # builds do without: start-up
 
-    async def disk_usage(self, *, filters: Sequence[str] = ()) -> list[control_pb2.UsageRecord]:
-        """Return the records of the build cache; sizes in bytes."""
+        return History(self.channel)
+
+    async def list_workers(self, *, filters: Sequence[str] = ()) -> list[Worker]:
+        """Return what executes builds there; ``filters`` in containerd's filter syntax, any of which may match."""
+        from mobysession.buildkit.workers import worker  # as above
+
+        return [worker(record) for record in (await self._list_workers(filters)).record]
+
+    async def worker_labels(self) -> list[dict[str, str]]:
+        """Return the labels of what executes builds there: all that a build wants to know of it, and asks each time."""
+        return [dict(record.Labels) for record in (await self._list_workers()).record]
+
+    async def _list_workers(self, filters: Sequence[str] = ()) -> control_pb2.ListWorkersResponse:
+        request = control_pb2.ListWorkersRequest(filter=filters)
+        return await self.channel.unary(_SERVICE + "ListWorkers", request, control_pb2.ListWorkersResponse)
+
+    async def disk_usage(self, *, filters: Sequence[str] = ()) -> list[CacheRecord]:
+        """Return the records of the build cache; ``filters`` as those of workers."""
+        from mobysession.buildkit.usage import cache_record  # as above
+
         response = await self.channel.unary(
             _SERVICE + "DiskUsage",
             control_pb2.DiskUsageRequest(filter=filters),
             control_pb2.DiskUsageResponse,
         )
-        return list(response.record)
+        return [cache_record(record) for record in response.record]
 
-    def prune(
+    async def prune(
         self,
         *,
         filters: Sequence[str] = (),
         all: bool = False,  # noqa: A002 - the name that BuildKit and docker's CLI use
         keep_duration: float = 0,
         reserved_space: int = 0,
-    ) -> AsyncGenerator[control_pb2.UsageRecord, None]:
+        max_used_space: int = 0,
+        min_free_space: int = 0,
+    ) -> AsyncGenerator[CacheRecord, None]:
         """Delete build cache and yield each record that went.
 
         Args:
@@ -104,11 +128,22 @@ class Control:
             all: also internal and shared records.
             keep_duration: seconds; what was used since stays.
             reserved_space: bytes of cache to keep in any case.
+            max_used_space: bytes of cache to keep at most; BuildKit 0.17 (Docker 28) and later look at it.
+            min_free_space: bytes of the disk to be free afterwards; as ``max_used_space``.
         """
+        from mobysession.buildkit.usage import cache_record  # as above
+
         request = control_pb2.PruneRequest(
-            filter=filters, all=all, keepDuration=round(keep_duration * 10**9), reservedSpace=reserved_space
+            filter=filters,
+            all=all,
+            keepDuration=round(keep_duration * 10**9),
+            reservedSpace=reserved_space,
+            maxUsedSpace=max_used_space,
+            minFreeSpace=min_free_space,
         )
-        return self.channel.unary_stream(_SERVICE + "Prune", request, control_pb2.UsageRecord)
+        async with aclosing(self.channel.unary_stream(_SERVICE + "Prune", request, control_pb2.UsageRecord)) as records:
+            async for record in records:
+                yield cache_record(record)
 
 
 @asynccontextmanager

@@ -185,8 +185,18 @@ def build_failed(
         lines=placed.lines if placed is not None else None,
         excerpt="\n".join(excerpts),
         code=code,
+        stage=_stage(step.name) if step is not None else None,
+        details=b"" if isinstance(error, str) else error.details,
         hint=_hint(text, details),
     )
+
+
+def _stage(step: str) -> str | None:
+    """Return the stage in a step's name: ``[builder 2/3] RUN``, ``[linux/amd64 stage-1 2/3] RUN``, or ``[2/3] RUN``."""
+    found = re.match(r"\[(?:\S+/\S+ )?(?:(?P<name>\S+) )?\d+/\d+\] ", step)
+    if found is None:
+        return None
+    return printable(found["name"]) if found["name"] else "stage-0"
 
 
 def _parts(error: RpcError | str) -> tuple[str, StatusCode, SolveDetails]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mobysession._pb import control_pb2
     from mobysession.buildkit.logs import LogLine
-    from mobysession.buildkit.transfer import Transfer
+    from mobysession.buildkit.transfer import Arrival, Transfer
 
 __all__ = ["BuildStatus", "Changes", "Totals", "Vertex", "VertexStatus", "VertexWarning"]
 
@@ -44,11 +44,15 @@ class Totals(NamedTuple):
 
 
 class Changes:
-    """What one message changed. Vertices appear once each, statuses and lines in the order in which they came."""
+    """What one message changed. Vertices appear once each, statuses and lines in the order in which they came.
 
-    __slots__ = ("logs", "statuses", "vertices", "warnings")
+    ``message`` is the message itself; None where the changes are those of no message, as at the end.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("logs", "message", "statuses", "vertices", "warnings")
+
+    def __init__(self, message: control_pb2.StatusResponse | None = None) -> None:
+        self.message = message
         self.vertices: dict[str, Vertex] = {}
         self.statuses: list[tuple[Vertex, VertexStatus]] = []
         self.logs: list[tuple[Vertex, LogLine]] = []
@@ -74,12 +78,14 @@ class BuildStatus:
     Attributes:
         transfers: how far the engine's reading of our directories is, by the name of the directory; no message of the
             engine brings it.
+        arrivals: how far the outputs are that the engine sends us, by the index of the exporter.
     """
 
     def __init__(self) -> None:
         self.vertices: list[Vertex] = []
         self.warnings: list[VertexWarning] = []
         self.transfers: dict[str, Transfer] = {}
+        self.arrivals: dict[int, Arrival] = {}
         self.started: int | None = None
         self._by_digest: dict[str, Vertex] = {}
         self._groups: dict[str, _Group] = {}
@@ -125,7 +131,7 @@ class BuildStatus:
 
         Source: moby/buildkit util/progress/progressui/display.go, trace.update.
         """
-        changes = Changes()
+        changes = Changes(response)
         for vertex in response.vertexes:
             self._apply_vertex(vertex, changes)
         for status in response.statuses:

@@ -1,10 +1,10 @@
-"""How far the reading of one of our directories is, as the status of a build has it."""
+"""How far the reading of one of our directories and the writing of an output are, as the status of a build has it."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Transfer"]
+__all__ = ["Arrival", "Transfer"]
 
 
 class Transfer(Protocol):
@@ -43,4 +43,28 @@ class Transfer(Protocol):
     @property
     def listed(self) -> bool:
         """Whether all entries were announced."""
+        ...
+
+
+class Arrival(Protocol):
+    """Figures of an output that the engine sends us; `mobysession.services.filesend.ReceivedOutput` has them."""
+
+    @property
+    def path(self) -> str | None:
+        """The file or the directory it is in; None where it is in neither."""
+        ...
+
+    @property
+    def files(self) -> int:
+        """Files received completely; a stream is one."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Content received, in bytes."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is there."""
         ...

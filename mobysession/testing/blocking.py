@@ -25,7 +25,7 @@ __all__ = ["BlockingFakeDaemon", "SessionSnapshot"]
 Result = TypeVar("Result")
 
 #: Parts of the daemon that load themselves when a client first needs them.
-_LOADED_LATE = ("caller", "classic", "script", "solver")
+_LOADED_LATE = ("caller", "classic", "frontend", "script", "solver")
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ async def serve_build(daemon: FakeDaemon, http: HttpSide, request: Request) -> N
     async with open_nursery() as watch:
         watch.start_soon(_cancel_when_gone, http, watch.cancel_scope)
         with daemon.solver.begin(solve_request) as solve:
+            solve.metadata = request.headers
             async with open_nursery() as nursery:
                 nursery.start_soon(_tell, writer, solve)
                 try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
@@ -67,7 +69,7 @@ class DaemonConnection:
             case "GET", "/version":
                 await http.answer_json(_version(daemon.api_version))
             case "GET", "/info":
-                await http.answer_json({"ID": "fake", "Name": "fake", "OSType": "linux", "ServerVersion": "28.5.2"})
+                await http.answer_json(_info(daemon))
             case "POST", "/session":
                 await self._session(request)
             case "POST", "/grpc":
@@ -146,6 +148,19 @@ def _engine_version(api_version: str) -> str:
     """Return an engine that has this version of the API, of those that matter: clients tell features by it."""
     api = tuple(map(int, api_version.split(".")))
     return "20.10.24" if api < (1, 42) else "28.5.2" if api < (1, 53) else "29.2.0"
+
+
+def _info(daemon: FakeDaemon) -> dict[str, object]:
+    now = datetime.datetime.fromtimestamp(time.time() + daemon.clock_skew, datetime.UTC)
+    version = _engine_version(daemon.api_version)
+    return {
+        "ID": "fake",
+        "Name": "fake",
+        "OSType": "linux",
+        "ServerVersion": version,
+        # As Go writes it: nanoseconds.
+        "SystemTime": now.strftime("%Y-%m-%dT%H:%M:%S.%f000Z"),
+    }
 
 
 def _version(api_version: str) -> dict[str, object]:

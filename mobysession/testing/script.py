@@ -25,7 +25,7 @@ from mobysession.errors import MobysessionError, RpcError, StatusCode
 from mobysession.testing.status_log import FakeVertex, StatusLog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
     from pathlib import Path
 
     from mobysession._pb import control_pb2
@@ -50,6 +50,7 @@ class FakeSolve:
         trees: what was received, by the name of the directory; the latest of a name.
         dockerfile: text of the Dockerfile, for `fail`; empty until it was read.
         filename: its name.
+        metadata: what came with the request besides; the header lines of ``POST /build``.
     """
 
     def __init__(self, daemon: FakeDaemon, request: control_pb2.SolveRequest, directory: Path) -> None:
@@ -59,6 +60,7 @@ class FakeSolve:
         self.trees: dict[str, ReceivedTree] = {}
         self.dockerfile = ""
         self.filename = request.FrontendAttrs.get("filename", "Dockerfile")
+        self.metadata: Sequence[tuple[str, str | bytes]] = ()
         self._daemon = daemon
         self._received = 0
 

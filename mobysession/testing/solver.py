@@ -19,6 +19,7 @@ from mobysession.rpc.registrar import Cardinality, Registrar
 from mobysession.rpc.server import open_server
 from mobysession.testing.attached import keep_session
 from mobysession.testing.faults import FaultyStream
+from mobysession.testing.records import Records
 from mobysession.testing.script import FakeSolve, dockerfile_build
 from mobysession.testing.tunnel import TunnelEnd
 
@@ -33,6 +34,7 @@ __all__ = ["Solver"]
 _SERVICE: Final = "/moby.buildkit.v1.Control/"
 #: Seconds for which Status waits for a build to appear.
 _STATUS_TIMEOUT: Final = 6.0
+_EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _VERSION: Final = "v0.25.1"
 
 
@@ -41,10 +43,16 @@ class Solver:
 
     Attributes:
         solves: all of them by ref, in the order they were asked for.
+        records: what is kept of them, and the build cache.
+        spans: the requests of OpenTelemetry's trace service, as they came.
+        refuses_spans: says that it has no collector instead, as a BuildKit does that was not given one.
     """
 
     def __init__(self, daemon: FakeDaemon) -> None:
         self.solves: dict[str, FakeSolve] = {}
+        self.records = Records()
+        self.spans: list[bytes] = []
+        self.refuses_spans = False
         self._daemon = daemon
         self._changed = trio.lowlevel.ParkingLot()
         self._registrar = Registrar()
@@ -53,9 +61,9 @@ class Solver:
         registrar.unary_stream(_SERVICE + "Status", self._status, control_pb2.StatusRequest)
         registrar.unary_unary(_SERVICE + "Info", _info, control_pb2.InfoRequest)
         registrar.unary_unary(_SERVICE + "ListWorkers", _list_workers, control_pb2.ListWorkersRequest)
-        registrar.unary_unary(_SERVICE + "DiskUsage", _disk_usage, control_pb2.DiskUsageRequest)
-        registrar.unary_stream(_SERVICE + "Prune", _prune, control_pb2.PruneRequest)
+        self.records.register(registrar)
         registrar.stream(_SERVICE + "Session", self._session, Cardinality.STREAM_STREAM)
+        registrar.stream(_EXPORT, self._export, Cardinality.UNARY_UNARY)
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve the API on ``stream`` until the client is gone."""
@@ -90,8 +98,29 @@ class Solver:
         if not request.HasField("Cache"):
             # BuildKit 0.17 to 0.21 crash here, and take the daemon with them.
             raise RpcError(StatusCode.INTERNAL, "the solve has no Cache: this would have ended some real daemons")
+        self.records.begin(request)
         with self.begin(request) as solve:
-            return control_pb2.SolveResponse(ExporterResponse=await self.run(solve))
+            solve.metadata = call.metadata
+            return control_pb2.SolveResponse(ExporterResponse=await self._recorded(solve))
+
+    async def _recorded(self, solve: FakeSolve) -> dict[str, str]:
+        try:
+            response = await self.run(solve)
+        except RpcError as error:
+            self.records.end(solve, None, error)
+            raise
+        except trio.Cancelled:
+            self.records.end(solve, None, RpcError(StatusCode.CANCELLED, "context canceled"))
+            raise
+        self.records.end(solve, response, None)
+        return response
+
+    async def _export(self, call: ServerCall) -> None:
+        if self.refuses_spans:
+            raise RpcError(StatusCode.UNAVAILABLE, "trace collector not configured")
+        # Not decoded: OpenTelemetry's messages are not ours, and a client without it never comes here.
+        self.spans.append(await call.receive() or b"")
+        await call.send(b"")
 
     async def _session(self, call: ServerCall) -> None:
         faults = self._daemon.tunnel_faults
@@ -133,14 +162,6 @@ async def _list_workers(request: control_pb2.ListWorkersRequest, call: ServerCal
         BuildkitVersion=_buildkit(),
     )
     return control_pb2.ListWorkersResponse(record=[worker])
-
-
-async def _disk_usage(request: control_pb2.DiskUsageRequest, call: ServerCall) -> control_pb2.DiskUsageResponse:
-    return control_pb2.DiskUsageResponse()
-
-
-async def _prune(request: control_pb2.PruneRequest, call: ServerCall) -> None:
-    """Tell nothing: there is no cache."""
 
 
 def _buildkit() -> worker_pb2.BuildkitVersion:

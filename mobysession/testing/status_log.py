@@ -33,6 +33,15 @@ class StatusLog:
         self._over = True
         self._changed.unpark_all()
 
+    def vertices(self) -> list[control_pb2.Vertex]:
+        """Return each step as it was last told."""
+        return list({vertex.digest: vertex for message in self._messages for vertex in message.vertexes}.values())
+
+    def as_file(self) -> bytes:
+        """Return what was told as a record keeps it: each message behind its length in four bytes, the lowest first."""
+        encoded = [message.SerializeToString() for message in self._messages]
+        return b"".join(len(message).to_bytes(4, "little") + message for message in encoded)
+
     async def follow(self) -> AsyncIterator[control_pb2.StatusResponse]:
         """Yield every message, from the first to the last."""
         told = 0

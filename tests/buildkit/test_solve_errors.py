@@ -230,9 +230,12 @@ def test_a_policy_says_why_it_refused() -> None:
         ("dial tcp 10.1.2.3:443: connect: connection refused", "network"),
         ("failed to stat secret: secret token: not found", "--secret id=token"),
         ("secret token not found: not found", "--secret id=token"),
-        ('no SSH key "default" forwarded from the client', "SSH agent"),
-        ("granting entitlement network.host is not allowed by build daemon configuration", "--network host"),
-        ("security.insecure is not allowed", "entitlement security.insecure"),
+        ('no SSH key "default" forwarded from the client', "--ssh default"),
+        ('no SSH key "" forwarded from the client', "--ssh default"),
+        ("unset ssh forward key work: no ssh handler for id work", "--ssh work=KEYFILE"),
+        ("granting entitlement network.host is not allowed by build daemon configuration", "builder.entitlements"),
+        ("network.host is not allowed", "--allow network.host"),
+        ("security.insecure is not allowed", "--allow security.insecure"),
         ("failed to walk /var/lib/docker/tmp/buildkit-mount123/no: lstat /x: no such file", "no is not in the build"),
         (
             'failed to compute cache key: failed to calculate checksum of ref x::y: "/app/a.txt": not found',
@@ -249,6 +252,57 @@ def test_common_failures_have_a_hint(text: str, help_: str) -> None:
     hint = hint_for(text)
     assert hint is not None
     assert help_ in hint
+
+
+@pytest.mark.parametrize(
+    ("text", "help_"),
+    [
+        ("the --mount option requires BuildKit. Refer to https://docs.docker.com/ to learn more", "old builder"),
+        ("dockerfile parse error line 12: Unknown flag: mount", "too old for --mount"),
+        ("no active session for xyz: context deadline exceeded", "keep it open"),
+        ("failed to resolve source metadata for docker.io/library/x: no active session", "keep it open"),
+        ('no SSH key "" forwarded from the client', "--ssh default"),
+        (
+            r"could not parse ssh: [default]: failed to open //./pipe/openssh-ssh-agent: All pipe instances are busy.",
+            "Get-Service ssh-agent",
+        ),
+        (
+            'error getting credentials - err: exec: "docker-credential-desktop.exe": executable file not found',
+            "docker-credential-desktop.exe, which is not installed",
+        ),
+        ('changes out of order: "a" "b"', "report this"),
+        ("invalid link x to unknown path: y", "report this"),
+        ("http2: frame too large", "--attach tunnel"),
+        ("only one connection allowed", "a session for each build"),
+        ("""Syntax error - can't find = in "label.decode". Must be of the form: name=value""", "label.decode"),
+    ],
+)
+def test_what_users_of_this_field_paste_is_recognised(text: str, help_: str) -> None:
+    """Each of the messages that are asked about again and again has a hint of its own."""
+    hint = hint_for(text)
+    assert hint is not None
+    assert help_ in hint
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("[builder 2/3] RUN make", "builder"),
+        ("[linux/amd64 stage-1 2/3] RUN make", "stage-1"),
+        ("[linux/arm64 2/3] RUN make", "stage-0"),
+        ("[2/3] RUN make", "stage-0"),
+        ("[internal] load build definition from Dockerfile", None),
+        ("exporting to image", None),
+    ],
+)
+def test_the_stage_is_in_the_name_of_the_step(name: str, stage: str | None) -> None:
+    """A failed step's stage is the one that its name says; BuildKit leaves out the name of an only one."""
+    status = BuildStatus()
+    vertex = control_pb2.Vertex(digest="sha256:1", name=name, error="it broke")
+    vertex.started.FromSeconds(1)
+    vertex.completed.FromSeconds(2)
+    status.apply(control_pb2.StatusResponse(vertexes=[vertex]))
+    assert build_failed("it broke", status).stage == stage
 
 
 @pytest.mark.parametrize("text", ["boom", "process did not complete successfully: exit code: 1", ""])
