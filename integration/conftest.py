@@ -66,11 +66,12 @@ def witness(engine: Engine) -> Iterator[Witness]:
 
 @pytest.fixture(autouse=True)
 def _nobodys_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees the docker configuration of whoever runs it."""
+    """No test sees the docker configuration of whoever runs it, nor what their client remembers."""
     for name in list(os.environ):
         if name.startswith(("DOCKER_", "BUILDKIT_", "BUILDX_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker-config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture(params=[spec for spec in engine_specs() if not spec.host], ids=lambda spec: spec.id)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from integration.engines import Engine
     from mobysession.build import BuildResult
     from mobysession.filesync.sources import SourceLike
+    from mobysession.llb import Definition, State
 
 __all__ = ["BUILD_TIMEOUT", "FileState", "Witness", "build_image"]
 
@@ -36,7 +37,7 @@ _TYPES = {
 }
 
 
-def build_image(engine: Engine, context: SourceLike, **options: Any) -> BuildResult:
+def build_image(engine: Engine, context: SourceLike | State | Definition, **options: Any) -> BuildResult:
     """Build in a trio loop of its own, as `mobysession.build.build`; fail where it takes more than `BUILD_TIMEOUT`."""
 
     async def run() -> BuildResult:

@@ -7,10 +7,41 @@ from mobysession.build.options import BuildOptions, Ulimit
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from mobysession.build.annotations import Annotation
+    from mobysession.build.attests import Attest
+    from mobysession.build.cache import CacheEntry
+    from mobysession.build.calls import Call, CallAnswer
     from mobysession.build.exports import Output
+    from mobysession.build.managed import BuildRequest, as_request
     from mobysession.build.result import BuildResult, ContextTransfer, StepResult
 
-__all__ = ["BuildOptions", "BuildResult", "ContextTransfer", "Output", "StepResult", "Ulimit", "build"]
+__all__ = [
+    "Annotation",
+    "Attest",
+    "BuildOptions",
+    "BuildRequest",
+    "BuildResult",
+    "CacheEntry",
+    "Call",
+    "CallAnswer",
+    "ContextTransfer",
+    "Output",
+    "StepResult",
+    "Ulimit",
+    "as_request",
+    "build",
+]
+#: Where those live that load on first use; all others in ``result``.
+_HOMES = {
+    "Annotation": "annotations",
+    "Attest": "attests",
+    "BuildRequest": "managed",
+    "CacheEntry": "cache",
+    "Call": "calls",
+    "CallAnswer": "calls",
+    "Output": "exports",
+    "as_request": "managed",
+}
 
 
 def __getattr__(name: str) -> object:
@@ -19,7 +50,6 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    home = "exports" if name == "Output" else "result"
-    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    value: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'result')}"), name)
     globals()[name] = value
     return value

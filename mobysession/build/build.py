@@ -27,22 +27,23 @@ from mobysession.session.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
-    from mobysession.build.contexts import SourceFile
     from mobysession.build.result import BuildResult
+    from mobysession.buildkit.control import Control
     from mobysession.buildkit.status import BuildStatus
     from mobysession.filesync.sources import SourceLike
+    from mobysession.llb import Definition, State
     from mobysession.progress.view import View
+    from mobysession.session.access import Access
     from mobysession.transport.endpoint import Endpoint
 
-__all__ = ["build"]
+__all__ = ["BuildOn", "build", "build_with", "make_options"]
 
 _log = logging.getLogger("mobysession.build")
 
 
 async def build(
-    context: SourceLike = ".",
+    context: SourceLike | State | Definition = ".",
     *,
     endpoint: Endpoint | None = None,
     progress: str | View | None = None,
@@ -52,11 +53,13 @@ async def build(
     """Build a directory in the engine's BuildKit, and put the result into its image store or where ``outputs`` say.
 
     Args:
-        context: the directory that COPY and ADD read, or another tree; see `BuildOptions`.
-        endpoint: the engine; None is `Endpoint.from_env`, or with ``attach="buildkitd"`` `Endpoint.buildkitd`.
+        context: the directory that COPY and ADD read, or another tree; see `BuildOptions`. In its place a graph of LLB,
+            for a build without a Dockerfile; see `mobysession.llb`.
+        endpoint: the engine; None is `mobysession.state.active.find_endpoint`, or with ``attach="buildkitd"``
+            `Endpoint.buildkitd`.
         progress: ``auto``, ``plain``, ``tty`` or ``quiet``, shown on stderr; a view of your own; None shows nothing.
         on_status: called with the status model after each message of the engine, and when the transfer of a directory
-            has come on (``status.transfers``); must not wait.
+            or an output has come on (``status.transfers``, ``status.arrivals``); must not wait.
         **options: the fields of `BuildOptions`.
 
     Raises:
@@ -72,7 +75,7 @@ async def build(
     return await build_with(make_options(context, options), endpoint=endpoint, progress=progress, on_status=on_status)
 
 
-def make_options(context: SourceLike, options: Mapping[str, Any]) -> BuildOptions:
+def make_options(context: SourceLike | State | Definition, options: Mapping[str, Any]) -> BuildOptions:
     """Return `BuildOptions` from keywords; UsageError names one that does not exist."""
     known = {field.name for field in fields(BuildOptions)}
     for name in options:
@@ -87,26 +90,65 @@ async def build_with(
     endpoint: Endpoint | None = None,
     progress: str | View | None = None,
     on_status: Callable[[BuildStatus], None] | None = None,
+    on: BuildOn | None = None,
 ) -> BuildResult:
-    """Build what ``options`` say; otherwise as `build`."""
-    dialer = EndpointDialer(endpoint, options.attach)
+    """Build what ``options`` say, on a session that is there where ``on`` is given; otherwise as `build`."""
+    on = on or BuildOn(endpoint, options)
+    dialer = on.dialer
     view = _view(progress)
+    if view is not None and on.access is not None and getattr(on.access, "asks_on_terminal", False):
+        view = _held(view, on.access)
     prepared = await trio.to_thread.run_sync(prepare, options, dialer.endpoint.url)
     with redacted_logs(prepared.redactor):
         shown = BuildProgress(view, on_status, prepared.redactor, prepared.leaks)
         prepared.files.on_progress = shown.transfer
-        return await _build_prepared(dialer, prepared, shown)
+        if prepared.outputs is not None:
+            prepared.outputs.on_progress = shown.arrival
+        if options.timeline is None:
+            return await _build_prepared(on, prepared, shown)
+        from mobysession.build.timeline import recording
+
+        async with recording(options, prepared.redactor.redact) as shown.timeline:
+            return await _build_prepared(on, prepared, shown)
 
 
-async def _build_prepared(dialer: EndpointDialer, prepared: Prepared, shown: BuildProgress) -> BuildResult:
-    options = prepared.options
+class BuildOn:
+    """What a build runs on: here a session of its own, to ``endpoint``."""
+
+    def __init__(self, endpoint: Endpoint | None, options: BuildOptions) -> None:
+        self.dialer = EndpointDialer(endpoint, options.attach)
+        #: Who decides on what the engine asks for.
+        self.access = options.access
+        if self.access is None and options.timeline is not None:
+            from mobysession.session.access import Access
+
+            # It allows everything, and its decisions are the events that say what was asked for.
+            self.access = Access()
+
+    def session(self, prepared: Prepared) -> Session:
+        """Return the session, not attached."""
+        options = prepared.options
+        session = Session(
+            self.dialer,
+            name=prepared.name,
+            shared_key=prepared.shared_key,
+            access=self.access,
+            tracing=options.tracing,
+        )
+        session.allow(*prepared.services)
+        return session
+
+
+async def _build_prepared(on: BuildOn, prepared: Prepared, shown: BuildProgress) -> BuildResult:
+    options, dialer = prepared.options, on.dialer
     await refuse_unsupported(dialer.endpoint, options)
-    session = Session(dialer, name=prepared.name, shared_key=prepared.shared_key, access=options.access)
-    session.allow(*prepared.services)
+    session = on.session(prepared)
+    if shown.timeline is not None:
+        session.listen(shown.timeline.event)
     if options.services:
         from mobysession.build.callbacks import refuse_unasked
 
-        await refuse_unasked(dialer.endpoint, session.methods)
+        await refuse_unasked(dialer.endpoint, _methods(prepared))
     error: BaseException | None = None
     try:
         async with open_nursery() as nursery:
@@ -115,7 +157,8 @@ async def _build_prepared(dialer: EndpointDialer, prepared: Prepared, shown: Bui
 
                 nursery.start_soon(keep_ticking, shown.view)
             try:
-                result = await _run(dialer, options, session, prepared.dockerfile, shown)
+                result = await _run(on, session, prepared, shown)
+                result = await _pushed(dialer, options, result, shown)
             except BuildFailed as failure:
                 failure.hint = failure.hint or await trio.to_thread.run_sync(prepared.files.hint_for, failure.message)
                 raise
@@ -130,6 +173,10 @@ async def _build_prepared(dialer: EndpointDialer, prepared: Prepared, shown: Bui
     from mobysession.build.result import context_transfer
 
     result = replace(result, transfers=tuple(map(context_transfer, prepared.files.transfers)))
+    if (call := options.called()) is not None:
+        from mobysession.build.calls import make_answer
+
+        result = replace(result, answer=make_answer(call, result.response))
     if prepared.outputs is not None:
         from mobysession.build.exports import check_received
 
@@ -137,19 +184,45 @@ async def _build_prepared(dialer: EndpointDialer, prepared: Prepared, shown: Bui
         result = replace(result, outputs=tuple(prepared.outputs.received))
     if prepared.stores is not None:
         await trio.to_thread.run_sync(prepared.stores.write_indexes, result.response)
+        if prepared.stores.output is not None:
+            written = await trio.to_thread.run_sync(prepared.stores.output.complete, result.response)
+            result = replace(result, outputs=(*result.outputs, written))
     await trio.to_thread.run_sync(write_outputs, options, result)
     return result
 
 
-async def _run(
-    dialer: EndpointDialer,
-    options: BuildOptions,
-    session: Session,
-    dockerfile: Path | SourceFile,
-    progress: BuildProgress,
+async def _pushed(
+    dialer: EndpointDialer, options: BuildOptions, result: BuildResult, shown: BuildProgress
 ) -> BuildResult:
+    """Push the image where the engine's BuildKit did not, which then has another digest than ID."""
+    if dialer.way == "buildkitd" or not any(output.type in ("image", "registry") for output in options.exports()):
+        return result
+    from mobysession.build.push import push_images
+
+    digest = await push_images(dialer.endpoint, options, shown)
+    if digest is None:
+        return result
+    response = {"containerimage.config.digest": result.image_id, **result.response, "containerimage.digest": digest}
+    from mobysession.build.result import steps_of
+
+    return replace(result, digest=digest, response=response, steps=steps_of(shown.status))
+
+
+def _methods(prepared: Prepared) -> tuple[str, ...]:
+    from mobysession.rpc.registrar import Registrar
+
+    registrar = Registrar()
+    for service in prepared.services:
+        service.register(registrar)
+    return registrar.methods
+
+
+async def _run(on: BuildOn, session: Session, prepared: Prepared, progress: BuildProgress) -> BuildResult:
     """Attach the session and dial the control connection side by side; build on them by the driver that there is."""
+    dialer, options, dockerfile = on.dialer, prepared.options, prepared.dockerfile
     control_stream = _Pending()
+    if session.spans is not None:
+        session.spans.open("build", {"tags": ",".join(options.tags), "target": options.target or ""})
     try:
         async with open_nursery() as nursery:
             if options.driver != "classic":
@@ -230,17 +303,42 @@ async def _drive(
                     progress=progress,
                     methods=session.methods,
                     has_store=dialer.way != "buildkitd",
+                    spans=session.spans,
                 )
+                provenance = await _provenance(control, options, ref)
             from mobysession.build.result import make_result
 
-            return make_result(response, progress.status, session, tags=tags, driver="control", ref=ref)
+            return make_result(
+                response, progress.status, session, tags=tags, driver="control", ref=ref, provenance=provenance
+            )
     from mobysession.build.classic_driver import build_classic
     from mobysession.build.result import make_result
 
     response = await build_classic(
-        dialer.endpoint, options, session_id=session.id, dockerfile=dockerfile, progress=progress
+        dialer.endpoint,
+        options,
+        session_id=session.id,
+        dockerfile=dockerfile,
+        progress=progress,
+        headers=session.spans.introduction() if session.spans is not None else (),
     )
     return make_result(response, progress.status, session, tags=tags, driver="classic")
+
+
+async def _provenance(control: Control, options: BuildOptions, ref: str) -> dict[str, Any]:
+    if options.call is not None or (options.metadata_file is None and not options.attests and not options.provenance):
+        return {}
+    from mobysession.build.provenance import is_wanted, read_provenance  # only for who asks: start-up
+
+    return await read_provenance(control, ref) if is_wanted(options) else {}
+
+
+def _held(view: View, access: Access) -> View:
+    from mobysession.progress.held import HeldView
+
+    held = HeldView(view)
+    held.on_close = access.watch(held.hold)
+    return held
 
 
 def _view(progress: str | View | None) -> View | None:

@@ -210,3 +210,24 @@ def with_github_attributes(entry: CacheEntry) -> CacheEntry:
     }
     added = {key: value for key, value in wanted.items() if value is not None}
     return CacheEntry(entry.type, {**added, **entry.attrs})
+
+
+def with_aws_attributes(entry: CacheEntry) -> CacheEntry:
+    """Add to a cache in S3 the credentials of the environment, unless it has its own.
+
+    buildx asks AWS's library for them, which looks into files and services too; the engine does that by itself.
+    """
+    if {"access_key_id", "secret_access_key"} <= entry.attrs.keys():
+        return entry
+    names = {
+        "access_key_id": "AWS_ACCESS_KEY_ID",
+        "secret_access_key": "AWS_SECRET_ACCESS_KEY",
+        "session_token": "AWS_SESSION_TOKEN",
+    }
+    added = {key: value for key, name in names.items() if (value := os.environ.get(name))}
+    return CacheEntry(entry.type, {**added, **entry.attrs})
+
+
+def is_reachable(entry: CacheEntry) -> bool:
+    """Tell whether a cache can be used at all: GitHub's is only on its runners, and elsewhere nobody shall fail."""
+    return entry.type != "gha" or (bool(entry.attrs.get("token")) and any(map(entry.attrs.get, ("url", "url_v2"))))

@@ -11,7 +11,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mobysession.build.cache import CacheEntry, with_github_attributes
+from mobysession.build.cache import CacheEntry, is_reachable, with_aws_attributes, with_github_attributes
 from mobysession.build.layouts import LAYOUT_SCHEME, find_layout
 from mobysession.errors import ContextError, MobysessionError, OutputError, UsageError
 from mobysession.jsontext import parse_json
@@ -19,12 +19,13 @@ from mobysession.services.oci_layout import OciLayout, parse_digest
 from mobysession.services.oci_layout_index import find_descriptor, parse_descriptor, put_descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from mobysession.build.layout_output import LayoutOutput
     from mobysession.build.options import BuildOptions
     from mobysession.redaction import Redactor
 
-__all__ = ["LocalStores", "open_stores"]
+__all__ = ["LocalStores", "make_layout", "open_stores"]
 
 _log = logging.getLogger("mobysession.build")
 
@@ -41,11 +42,13 @@ class LocalStores(NamedTuple):
         options: the build, with digests in place of tags, and without caches that are not there.
         stores: for the Content service.
         exported: caches that the build writes.
+        output: the directory that the image is written to as a layout.
     """
 
     options: BuildOptions
     stores: Mapping[str, OciLayout]
     exported: tuple[CacheEntry, ...]
+    output: LayoutOutput | None = None
 
     def write_indexes(self, response: Mapping[str, str]) -> None:
         """Put what the engine has exported into the indexes of the local caches; blocking.
@@ -100,28 +103,47 @@ def open_stores(options: BuildOptions, redactor: Redactor) -> LocalStores:
         if isinstance(given, str) and given.startswith(LAYOUT_SCHEME):
             store_id, layout, contexts[name] = find_layout(name, given)
             stores[store_id] = layout
-    exported = [_with_token(entry, redactor) for entry in options.exported_caches()]
+    exported = _reachable(options.exported_caches(), redactor)
     written = [entry for entry in exported if entry.type == "local"]
     for entry in written:
         dest = entry.attrs["dest"]
         if _LOCAL + dest in stores:
             raise UsageError(f"two caches are written to {dest!r}")
-        stores[_LOCAL + dest] = _made(dest)
-    found = (_imported(_with_token(entry, redactor), stores) for entry in options.imported_caches())
+        stores[_LOCAL + dest] = make_layout(dest)
+    found = (_imported(entry, stores) for entry in _reachable(options.imported_caches(), redactor))
     imported = [entry for entry in found if entry is not None]
     resolved = replace(options, build_contexts=contexts, cache_from=imported, cache_to=exported)
-    return LocalStores(resolved, stores, tuple(written))
+    output: LayoutOutput | None = None
+    if options.outputs:
+        from mobysession.build.layout_output import EXPORT_STORE, open_layout  # only for who has outputs: start-up
+
+        output = open_layout(options.exports())
+        if output is not None:
+            stores[EXPORT_STORE] = output.layout
+    return LocalStores(resolved, stores, tuple(written), output)
+
+
+def _reachable(entries: Sequence[CacheEntry], redactor: Redactor) -> list[CacheEntry]:
+    """Return caches with what the environment knows of them, without those that it knows nothing of, with a warning."""
+    known = [_with_token(entry, redactor) for entry in entries]
+    for entry in known:
+        if not is_reachable(entry):
+            _log.warning("the cache of type %s is left out: this is no runner of GitHub's", entry.type)
+    return [entry for entry in known if is_reachable(entry)]
 
 
 def _with_token(entry: CacheEntry, redactor: Redactor) -> CacheEntry:
     if entry.type == "gha":
         entry = with_github_attributes(entry)
+    elif entry.type == "s3":
+        entry = with_aws_attributes(entry)
     for value in entry.secrets:
         redactor.add(value)
     return entry
 
 
-def _made(dest: str) -> OciLayout:
+def make_layout(dest: str) -> OciLayout:
+    """Return a directory, made where it is missing, as a store to be written to; OutputError where it cannot be."""
     layout = OciLayout(os.path.abspath(dest), writable=True)
     try:
         with layout.folder(make=True):

@@ -23,7 +23,7 @@ from mobysession.limits import MAX_TRACE_LINE
 from mobysession.transport.api import EngineApi
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mobysession.build.options import BuildOptions
     from mobysession.build.progress import BuildProgress
@@ -32,12 +32,22 @@ if TYPE_CHECKING:
 __all__ = ["build_classic"]
 
 _IMAGE_ID = "containerimage.digest"
+#: Options that ``POST /build`` has no parameter for. What git knows of a context is left out, as nothing depends on it.
+_ONLY_CONTROL = ("annotations", "attests", "provenance", "sbom", "allow", "cgroup_parent", "call", "source_policy")
 
 
 async def build_classic(
-    endpoint: Endpoint, options: BuildOptions, *, session_id: str, dockerfile: str, progress: BuildProgress
+    endpoint: Endpoint,
+    options: BuildOptions,
+    *,
+    session_id: str,
+    dockerfile: str,
+    progress: BuildProgress,
+    headers: Sequence[tuple[str, str]] = (),
 ) -> Mapping[str, str]:
     """Run the build and return a response with the keys that the other driver's has, as far as the engine tells.
+
+    ``headers`` are lines besides those of the request itself.
 
     Raises:
         ClassicBuildError: the engine said that the build failed, in text.
@@ -52,7 +62,10 @@ async def build_classic(
     query = build_query(options, build_id=new_id(), session_id=session_id, dockerfile=dockerfile)
     response: dict[str, str] = {}
     request = EngineApi(endpoint).request(
-        "POST", "/build?" + urlencode(query), headers=[("Content-Type", "application/x-tar")], patience=math.inf
+        "POST",
+        "/build?" + urlencode(query),
+        headers=[("Content-Type", "application/x-tar"), *headers],
+        patience=math.inf,
     )
     try:
         async with request as answer:
@@ -84,6 +97,14 @@ def _refuse_unaskable(options: BuildOptions) -> None:
         raise UnsupportedByEngine("POST /build makes images of one platform only", hint="Build one platform at a time.")
     if options.build_contexts:
         raise UnsupportedByEngine("POST /build has no named contexts", hint="Use an engine with /grpc.")
+    if "dockerfilekey" in options.frontend_attrs and "context" in options.frontend_attrs:
+        raise UnsupportedByEngine(
+            "POST /build cannot take a Dockerfile from here for a context that is elsewhere",
+            hint="Use an engine with /grpc.",
+        )
+    for name in _ONLY_CONTROL:
+        if getattr(options, name):
+            raise UnsupportedByEngine(f"POST /build has no {name}", hint="Use an engine with /grpc.")
     if options.outputs:
         _refuse_outputs(options)
     if options.services:
@@ -99,6 +120,11 @@ def _refuse_unaskable(options: BuildOptions) -> None:
 def _refuse_outputs(options: BuildOptions) -> None:
     if len(options.outputs) > 1:
         raise UnsupportedByEngine("POST /build has one output only", hint="Build once for each output.")
+    if any(output.is_layout for output in options.exports()):
+        raise UnsupportedByEngine(
+            "POST /build does not tell which image an output with tar=false has",
+            hint="Leave tar=false out and unpack the tar, or use an engine with /grpc.",
+        )
     if any(output.type == "cacheonly" for output in options.exports()):
         # Docker 20.10 takes it, and later ones look for an exporter without a name.
         raise UnsupportedByEngine(

@@ -24,10 +24,19 @@ if TYPE_CHECKING:
     from mobysession.filesync import Source
     from mobysession.filesync.sources import SourceLike
 
-__all__ = ["Contexts", "SourceFile", "contexts_of", "is_remote", "local_name"]
+__all__ = [
+    "Contexts",
+    "SourceFile",
+    "context_name",
+    "contexts_of",
+    "is_remote",
+    "key_of_sources",
+    "local_name",
+    "local_sources",
+]
 
 #: Values that the engine resolves: with a scheme, or as git addresses without one.
-_REMOTE = r"(?:[a-z][a-z0-9+.-]*://|git@|docker-image:|oci-layout:|target:|input:)"
+_REMOTE = r"(?:[a-z][a-z0-9+.-]*://|[\w-]+@[\w.-]+:|github\.com/|docker-image:|oci-layout:|target:|input:)"
 _TAKEN = ("context", "dockerfile")
 
 
@@ -63,21 +72,26 @@ def contexts_of(options: BuildOptions) -> Contexts:
     Raises:
         ContextError: a tree or the Dockerfile is missing, or not what it must be.
     """
-    named = {
+    named = local_sources(options)
+    if isinstance(options.context, (str, os.PathLike)):
+        context, directory, dockerfile = options.directories()
+        sources: dict[str, SourceLike] = {"context": context, "dockerfile": directory, **named}
+        key = key_of_sources(as_source(context), *named.values())
+        return Contexts(sources, context.resolve().name, key, directory / dockerfile)
+    source = as_source(options.tree())
+    source.check()
+    file, folder = _dockerfile(source, options.file)
+    sources = {"context": source, "dockerfile": folder, **named}
+    return Contexts(sources, "context", key_of_sources(source, *named.values()), file)
+
+
+def local_sources(options: BuildOptions) -> dict[str, Source]:
+    """Return the named contexts that are trees of this machine, by the names under which the engine reads them."""
+    return {
         local_name(name): as_source(given)
         for name, given in options.build_contexts.items()
         if not (isinstance(given, str) and is_remote(given))
     }
-    if isinstance(options.context, (str, os.PathLike)):
-        context, directory, dockerfile = options.directories()
-        sources: dict[str, SourceLike] = {"context": context, "dockerfile": directory, **named}
-        key = _shared_key(as_source(context), *named.values())
-        return Contexts(sources, context.resolve().name, key, directory / dockerfile)
-    source = as_source(options.context)
-    source.check()
-    file, folder = _dockerfile(source, options.file)
-    sources = {"context": source, "dockerfile": folder, **named}
-    return Contexts(sources, "context", _shared_key(source, *named.values()), file)
 
 
 def is_remote(value: str) -> bool:
@@ -85,11 +99,20 @@ def is_remote(value: str) -> bool:
     return re.match(_REMOTE, value) is not None
 
 
+def context_name(name: str) -> str:
+    """Return a context's name as a frontend looks it up: like an image's, without what goes without saying.
+
+    Source: docker/buildx util/buildflags/context.go; moby/buildkit frontend/dockerui/namedcontext.go.
+    """
+    return name.removeprefix("docker.io/").removeprefix("library/").removesuffix(":latest")
+
+
 def local_name(name: str) -> str:
     """Return the name under which the engine reads a named context.
 
     Source: docker/buildx build/opt.go, loadInputs: two names have a meaning of their own.
     """
+    name = context_name(name)
     return f"_{name}" if name in _TAKEN else name
 
 
@@ -107,7 +130,7 @@ def _dockerfile(source: Source, file: str | os.PathLike[str] | None) -> tuple[Pa
     return path, path.parent
 
 
-def _shared_key(*sources: Source) -> str:
+def key_of_sources(*sources: Source) -> str:
     """Return the key under which the engine finds its earlier copies; a fresh one where they must not be found.
 
     A directory alone has the key of its path. Of what cannot be placed nobody knows whether equal times mean equal

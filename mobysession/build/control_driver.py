@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,17 +17,23 @@ from mobysession.errors import RpcError, StatusCode, UnsupportedByEngine
 from mobysession.identity import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from mobysession._pb import control_pb2
     from mobysession.build.options import BuildOptions
     from mobysession.build.progress import BuildProgress
     from mobysession.buildkit.control import Control
+    from mobysession.session.tracing import CallSpans
+
+    #: Runs a solve, to its end; takes ``metadata`` by its name.
+    Ask = Callable[..., Awaitable[control_pb2.SolveResponse]]
 
 __all__ = ["solve"]
 
 _GATEWAY_LABEL = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 _SNAPSHOTTER_LABEL = "org.mobyproject.buildkit.worker.snapshotter"
+#: Outputs that are an image.
+_IMAGES = ("image", "registry", "docker", "oci")
 #: Seconds in which the requests of a build surely leave, and those in which a small directory is sent: nothing depends
 #: on them but who waits for an import, the engine or nobody.
 _REQUESTS_LEAVE = 0.001
@@ -41,11 +49,13 @@ async def solve(
     progress: BuildProgress,
     methods: Sequence[str] = (),
     has_store: bool = True,
+    spans: CallSpans | None = None,
 ) -> tuple[str, Mapping[str, str]]:
     """Run the build and return its ref and the exporter's response.
 
     ``methods`` are those that the session hosts: where the engine asks for some only when the request says so, it does.
     ``has_store`` is False for a buildkitd, which has no image store: without an output the result stays in its cache.
+    ``spans`` are those of the session, where the build is traced.
 
     Raises:
         RpcError: it failed; BuildKit's typed errors are in ``details``.
@@ -58,26 +68,66 @@ async def solve(
             "a buildkitd has no image store in which an image could have a name",
             hint="Give an output, such as type=oci,dest=FILE or type=registry, or leave the tags out.",
         )
-    gateway = await _gateway(control, options, has_store=has_store)
+    if not has_store and any(output.type == "docker" and output.dest is None for output in options.exports()):
+        raise UnsupportedByEngine(
+            "a buildkitd has no image store into which an image could be loaded",
+            hint="Give the output a dest, and load the file with docker load.",
+        )
+    gateway, attests = await _worker_facts(control, options, has_store=has_store)
     ref = new_id()
     request = solve_request(
-        options, ref=ref, session_id=session_id, dockerfile=dockerfile, gateway=gateway, has_store=has_store
+        options,
+        ref=ref,
+        session_id=session_id,
+        dockerfile=dockerfile,
+        gateway=gateway,
+        has_store=has_store,
+        attests=attests,
     )
+    ask: Ask | None = None
+    if hasattr(options.context, "definition"):
+        from mobysession.build.graph import ask_for_graph  # only for who has one: start-up
+
+        ask = await ask_for_graph(control, request, options)
+    elif (call := options.called()) is not None:
+        from mobysession.build.call_driver import call_frontend  # only for who calls: start-up
+
+        ask = partial(call_frontend, call=call)
     if options.services:
         from mobysession.build.callbacks import enable_callbacks
 
         await enable_callbacks(control, request, options, methods, is_docker=has_store)
     try:
-        response, failure = await _solve_and_follow(control, request, progress)
+        if spans is None:
+            return ref, await _solve(control, request, progress, ask=ask)
+        from mobysession.build.traced import traced
+
+        async with traced(spans, control, ref=ref) as metadata:
+            return ref, await _solve(control, request, progress, metadata, ask=ask)
     finally:
         progress.finish()
+
+
+async def _solve(
+    control: Control,
+    request: control_pb2.SolveRequest,
+    progress: BuildProgress,
+    metadata: Sequence[tuple[str, str]] = (),
+    *,
+    ask: Ask | None = None,
+) -> Mapping[str, str]:
+    response, failure = await _solve_and_follow(control, request, progress, metadata, ask)
     if failure is not None:
         raise failure
-    return ref, response
+    return response
 
 
 async def _solve_and_follow(
-    control: Control, request: control_pb2.SolveRequest, progress: BuildProgress
+    control: Control,
+    request: control_pb2.SolveRequest,
+    progress: BuildProgress,
+    metadata: Sequence[tuple[str, str]],
+    ask: Ask | None,
 ) -> tuple[Mapping[str, str], RpcError | None]:
     """Return the response and the solve's failure, after the status has told all it has to tell."""
     response: Mapping[str, str] = {}
@@ -85,9 +135,9 @@ async def _solve_and_follow(
     async with open_nursery() as nursery:
         followed = _Followed()
         nursery.start_soon(_follow, control, request.Ref, progress, followed)
-        nursery.start_soon(_load_the_rest)
+        nursery.start_soon(_load_the_rest, followed)
         try:
-            response = dict((await control.solve(request)).ExporterResponse)
+            response = dict((await (ask or _ask)(control, request, metadata=metadata)).ExporterResponse)
         except RpcError as error:
             failure = error
         await followed.wait_quiet()
@@ -95,7 +145,13 @@ async def _solve_and_follow(
     return response, failure
 
 
-async def _load_the_rest() -> None:
+async def _ask(
+    control: Control, request: control_pb2.SolveRequest, *, metadata: Sequence[tuple[str, str]]
+) -> control_pb2.SolveResponse:
+    return await control.solve(request, metadata=metadata)
+
+
+async def _load_the_rest(followed: _Followed) -> None:
     """Load, in the order of its use, what is needed from now on, while the engine works.
 
     Here and not in a thread: the engine asks for the Dockerfile within milliseconds, and a thread that imports gives
@@ -106,7 +162,9 @@ async def _load_the_rest() -> None:
     for module in ("mobysession.filesync.sender", "mobysession.buildkit.status"):
         importlib.import_module(module)
         await trio.lowlevel.checkpoint()
-    await trio.sleep(_FILES_LEAVE)
+    with trio.move_on_after(_FILES_LEAVE):
+        # The engine answers the solve some time after it has told all of it.
+        await followed.done.wait()
     importlib.import_module("mobysession.build.result")
 
 
@@ -141,21 +199,53 @@ async def _follow(control: Control, ref: str, progress: BuildProgress, followed:
         followed.done.set()
 
 
-async def _gateway(control: Control, options: BuildOptions, *, has_store: bool) -> str:
-    """Return the address for ``host-gateway`` where it was asked for, and refuse what the image store cannot hold."""
+async def _worker_facts(control: Control, options: BuildOptions, *, has_store: bool) -> tuple[str, bool]:
+    """Ask what the workers are like, where the build depends on it, and refuse what the image store cannot hold.
+
+    Returns: the address for ``host-gateway``, where it was asked for; whether a provenance is to be asked for although
+        nobody spoke of one.
+    """
     wants_gateway = any(address == "host-gateway" for _, address in options.hosts())
-    if not wants_gateway and len(options.platforms) < 2:
-        return ""
-    labels = [worker.Labels for worker in await control.list_workers()]
-    if len(options.platforms) > 1 and has_store and not any(_SNAPSHOTTER_LABEL in label for label in labels):
-        raise UnsupportedByEngine(
-            "this engine's image store cannot hold an image of several platforms",
-            hint="Enable the containerd image store in the engine's configuration, or build one platform at a time.",
-        )
+    attested = options.attested()
+    by_default = "provenance" not in attested and _attests_by_default()
+    if not has_store and not wants_gateway:
+        return "", by_default
+    special = attested or options.annotations or len(options.platforms) > 1
+    if not wants_gateway and not special and not by_default:
+        return "", False
+    labels = await control.worker_labels()
+    holds_more = not has_store or any(_SNAPSHOTTER_LABEL in label for label in labels)
+    if special and not holds_more:
+        _refuse_in_graph_driver(options)
     gateway = next((label[_GATEWAY_LABEL] for label in labels if _GATEWAY_LABEL in label), "")
     if wants_gateway and not gateway:
         raise UnsupportedByEngine(
             "this engine does not tell its gateway address, which host-gateway stands for; Docker 23 and later do",
             hint="Give the address itself, or use driver='classic' (--driver classic), where the engine fills it in.",
         )
-    return gateway
+    return gateway, by_default and holds_more
+
+
+def _attests_by_default() -> bool:
+    return os.environ.get("BUILDX_NO_DEFAULT_ATTESTATIONS", "").lower() not in ("1", "t", "true")
+
+
+def _refuse_in_graph_driver(options: BuildOptions) -> None:
+    """Refuse what an image in a graph driver has no place for."""
+    store = "Enable the containerd image store in the engine's configuration (Docker 24 and later)"
+    if len(options.platforms) > 1:
+        raise UnsupportedByEngine(
+            "this engine's image store cannot hold an image of several platforms",
+            hint="Enable the containerd image store in the engine's configuration, or build one platform at a time.",
+        )
+    if any(not attest.disabled for attest in options.attested().values()):
+        raise UnsupportedByEngine(
+            "this engine keeps images in a graph driver, where they have no attestations",
+            hint=f"{store}, or leave the attestations out (provenance=False, sbom=False).",
+        )
+    exports = options.exports()
+    if options.annotations and (not exports or any(export.type in _IMAGES for export in exports)):
+        raise UnsupportedByEngine(
+            "this engine keeps images in a graph driver, where they have no annotations",
+            hint=f"{store}, or use labels.",
+        )

@@ -71,6 +71,9 @@ def _redact(error: BuildFailed, redactor: Redactor) -> None:
     error.hint = redactor.redact(error.hint) if error.hint is not None else None
     error.log = tuple(map(redactor.redact, error.log))
     error.excerpt = redactor.redact(error.excerpt)
+    if redactor.redact(error.details) != error.details:
+        # Lengths are part of it: what is changed cannot be read any more.
+        error.details = b""
 
 
 def read_if_there(path: Path | SourceFile) -> bytes | None:

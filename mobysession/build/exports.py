@@ -67,19 +67,16 @@ class Output:
         if self.dest is not None and self.type in _IN_ENGINE:
             raise UsageError(f"an output of type {self.type} has no dest: it stays with the engine")
         if self.type == "local":
-            self._check_local()
-        if self.type in ("oci", "docker") and self.attrs.get("tar", "") in _FALSE:
-            raise UsageError(
-                f"an output of type {self.type} with tar=false needs a content store, which is not offered",
-                hint="Leave tar=false out, and unpack the tar.",
-            )
+            self._check_directory("local", "type=tar")
+        elif self.is_layout:
+            self._check_directory(f"{self.type} with tar=false", "Without tar=false it")
 
-    def _check_local(self) -> None:
+    def _check_directory(self, what: str, instead: str) -> None:
         if not isinstance(self.dest, str | os.PathLike) or not os.fspath(self.dest):
-            raise UsageError("an output of type local needs a directory as its dest")
+            raise UsageError(f"an output of type {what} needs a directory as its dest")
         if os.fspath(self.dest) == _STDOUT:
             raise UsageError(
-                "an output of type local is a directory, and stdout is none", hint="type=tar goes to stdout."
+                f"an output of type {what} is a directory, and stdout is none", hint=f"{instead} goes to stdout."
             )
 
     @classmethod
@@ -107,9 +104,14 @@ class Output:
         return cls(kind, attributes.pop("dest", None), attributes)
 
     @property
+    def is_layout(self) -> bool:
+        """Whether it is an image in a directory, which the engine writes blob by blob."""
+        return self.type in ("oci", "docker") and self.attrs.get("tar", "") in _FALSE
+
+    @property
     def is_stdout(self) -> bool:
         """Whether it goes to stdout."""
-        if self.type == "docker" and self.dest is None:
+        if (self.type == "docker" and self.dest is None) or self.is_layout:
             return False
         return self.type in _STREAMS and (self.dest is None or self.dest == _STDOUT)
 
@@ -147,12 +149,12 @@ def _export(output: Output, tags: Sequence[str]) -> Export:
 
 
 def targets_of(outputs: Sequence[Output]) -> dict[int, Target]:
-    """Return who takes what the engine sends, by the index of its exporter."""
+    """Return who takes what the engine sends, by the index of its exporter; layouts are written, not sent."""
     from mobysession.services.filesend import DirectoryTarget, FileTarget
 
     targets: dict[int, Target] = {}
     for number, output in enumerate(output for output in outputs if output.type != "cacheonly"):
-        if not output.is_received:
+        if not output.is_received or output.is_layout:
             continue
         if output.type == "local":
             path: Any = output.dest
@@ -172,6 +174,11 @@ def check_destinations(outputs: Sequence[Output], *, tags: Sequence[str] = (), p
     """
     if sum(output.is_stdout for output in outputs) > 1:
         raise UsageError("several outputs go to stdout", hint="Give all but one of them a dest.")
+    if sum(output.is_layout for output in outputs) > 1:
+        raise UsageError(
+            "several outputs have tar=false, and the engine writes to one directory only",
+            hint="Build once for each: all but the first come from the cache.",
+        )
     for output in outputs:
         if output.type == "docker" and output.is_received and len(platforms) > 1:
             raise UsageError(
@@ -185,7 +192,7 @@ def check_destinations(outputs: Sequence[Output], *, tags: Sequence[str] = (), p
                 hint="Name a file with dest=, or send stdout to one.",
             )
         if output.is_received and isinstance(output.dest, str | os.PathLike) and not output.is_stdout:
-            _check_place(os.fspath(output.dest), directory=output.type == "local")
+            _check_place(os.fspath(output.dest), directory=output.type == "local" or output.is_layout)
 
 
 def _check_place(path: str, *, directory: bool) -> None:
@@ -242,10 +249,10 @@ async def refuse_impossible(endpoint: Endpoint, outputs: Sequence[Output]) -> No
             )
     wanting = [output for output in asked if _wants_containerd(output)]
     if wanting and not has_containerd_store(await engine.get_json("/info")):
-        what = "push" if wanting[0].type in ("registry", "image") else f"make an output of type {wanting[0].type}"
+        what = "push by digest" if _pushes(wanting[0]) else f"make an output of type {wanting[0].type}"
         instead = (
-            "Give it a tag and push it with docker push"
-            if what == "push"
+            "Push by name"
+            if _pushes(wanting[0])
             else "type=tar and type=local work here, and docker save makes a file of an image"
         )
         raise UnsupportedByEngine(
@@ -271,7 +278,9 @@ def _pushes(output: Output) -> bool:
 
 
 def _wants_containerd(output: Output) -> bool:
-    return _pushes(output) or (output.is_received and output.type in ("oci", "docker"))
+    # By name, the engine itself pushes what its BuildKit cannot: see `mobysession.build.push`.
+    by_digest = _pushes(output) and output.attrs.get("push-by-digest", "") in _TRUE
+    return by_digest or (output.is_received and output.type in ("oci", "docker"))
 
 
 def has_containerd_store(info: Mapping[str, object]) -> bool:

@@ -8,21 +8,26 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 from mobysession.errors import ContextError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mobysession.build.annotations import Annotation
+    from mobysession.build.attests import Attest
     from mobysession.build.cache import CacheEntry
+    from mobysession.build.calls import Call
     from mobysession.build.exports import Output
     from mobysession.filesync.sources import SourceLike
+    from mobysession.llb import Definition, State
     from mobysession.rpc.registrar import Attachable
     from mobysession.services.credentials import CredentialsFrom
     from mobysession.services.secrets import SecretSource
     from mobysession.services.ssh import SshAgents
     from mobysession.session.access import Access
+    from mobysession.session.tracing import Tracing
 
 __all__ = ["Attach", "BuildOptions", "Driver", "Ulimit", "parse_size"]
 
@@ -32,7 +37,7 @@ Driver = Literal["auto", "control", "classic"]
 Attach = Literal["auto", "hijack", "tunnel", "native", "buildkitd"]
 
 _SIZE_UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4, "p": 1024**5}
-_ONLY_DIRECTORIES = "Only a directory can be built: fetch or unpack it first."
+_NOT_A_PATH = "An address, and - for stdin, is given as a text and not as a path."
 #: What docker's CLI takes for a repository or an archive to fetch, as it looks once it has become a path.
 _REMOTE = r"(?:https?|git|ssh):/|git@|github\.com/"
 _NETWORK_MODES = ("default", "none", "host")
@@ -74,7 +79,7 @@ class BuildOptions:
 
     Args:
         context: the directory that COPY and ADD read; or a mapping of paths to contents, or any other source, see
-            `mobysession.filesync`.
+            `mobysession.filesync`; or the address of a repository, an archive or a Dockerfile that the engine fetches.
         build_contexts: further trees by name, for ``FROM name`` and ``COPY --from=name``: as ``context``, or a text
             that the engine resolves, such as ``docker-image://alpine``.
         file: path of the Dockerfile, relative to the working directory; None is ``Dockerfile`` in the context. With a
@@ -99,16 +104,35 @@ class BuildOptions:
             `mobysession.build.cache.CacheEntry`.
         outputs: where the result goes, as `Output` or as text like ``type=local,dest=out``; none is the engine's image
             store. See `mobysession.build.exports.Output`.
+        push: send the image to the registries that its tags name; as an output ``type=registry``, where there is none.
+        load: put the image into the engine's image store besides the outputs; an output ``type=docker``.
+        annotations: texts beside the image: a mapping, whose keys may begin with a place as ``index:``, or a list of
+            `Annotation` or texts like ``manifest[linux/amd64]:KEY=VALUE``.
+        attests: attestations, as `Attest` or as text like ``type=sbom,generator=IMAGE``; ``provenance`` and ``sbom``
+            are shorter: True, False, or the attributes, as ``mode=max``.
+        allow: entitlements: ``network.host``, ``security.insecure``, ``device`` or ``device=NAME``.
+        cgroup_parent: the cgroup above those of RUN.
+        call: ask for something else than a build: ``check``, ``outline``, ``targets``, or a request of the frontend's
+            own; as `Call` or as text like ``outline,format=json``. What it says is ``answer`` of the result.
+        source_policy: rules on what sources become: a file as ``EXPERIMENTAL_BUILDKIT_SOURCE_POLICY`` names one, or its
+            JSON as a mapping. None: the file of that variable.
+        frontend_attrs: further attributes of the frontend, as BuildKit knows them; they win over those made of options.
+        image_config: with a graph, the configuration of the image, under docker's names: ``Cmd``, ``Entrypoint``,
+            ``Env`` and so on.
         iidfile: file that the image ID is written to; ``metadata_file``: one for the engine's response, as JSON.
+        timeline: file for the build over time: a page as ``FILE.html``, a trace as ``FILE.json``; written also when the
+            build fails.
         credentials: registry credentials, and no others are looked up then; None asks docker's configuration. See
             `mobysession.services.auth.Auth`.
         services: further services to host while the build runs.
         access: who decides on each request of the engine's; see `mobysession.session.access.Access`.
+        tracing: makes spans of the build and of the engine's callbacks; None: as the program's OpenTelemetry, or else
+            its variables, have it; False: nobody does. See `mobysession.session.tracing.Tracing`.
         driver: how the engine is asked.
         attach: by which way the session is attached; ``auto`` takes the newest that the engine has.
     """
 
-    context: SourceLike = "."
+    context: SourceLike | State | Definition = "."
     build_contexts: Mapping[str, SourceLike] = field(default_factory=dict)
     file: str | os.PathLike[str] | None = None
     tags: Sequence[str] = ()
@@ -128,22 +152,37 @@ class BuildOptions:
     cache_from: Sequence[str | CacheEntry] = ()
     cache_to: Sequence[str | CacheEntry] = ()
     outputs: Sequence[str | Output] = ()
+    push: bool = False
+    load: bool = False
+    annotations: Mapping[str, str] | Sequence[str | Annotation] = ()
+    attests: Sequence[str | Attest] = ()
+    provenance: bool | str | None = None
+    sbom: bool | str | None = None
+    allow: Sequence[str] = ()
+    cgroup_parent: str | None = None
+    call: str | Call | None = None
+    source_policy: str | os.PathLike[str] | Mapping[str, object] | None = None
+    frontend_attrs: Mapping[str, str] = field(default_factory=dict)
+    image_config: Mapping[str, Any] | None = None
     iidfile: str | os.PathLike[str] | None = None
     metadata_file: str | os.PathLike[str] | None = None
+    timeline: str | os.PathLike[str] | None = None
     credentials: CredentialsFrom | None = None
     strict: bool = False
     services: Sequence[Attachable] = ()
     access: Access | None = None
+    tracing: Tracing | Literal[False] | None = None
     driver: Driver = "auto"
     attach: Attach = "auto"
 
     def __post_init__(self) -> None:
         lists = ("tags", "no_cache_filter", "platforms", "add_hosts", "ulimits", "ssh", "cache_from", "cache_to")
-        for name in (*lists, "outputs", "services"):
+        for name in (*lists, "outputs", "services", "annotations", "attests", "allow"):
             if isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} takes a list, not one string")
         _check_mapping("build_args", self.build_args, optional=True)
         _check_mapping("labels", self.labels)
+        _check_mapping("frontend_attrs", self.frontend_attrs)
         if not all(self.build_contexts):
             raise UsageError("a named context has an empty name")
         if not isinstance(self.secrets, Mapping):
@@ -169,22 +208,68 @@ class BuildOptions:
             raise UsageError("a build argument or a label has an empty name")
         self.hosts(), self.limits(), self.shm_bytes(), self.exports()
         self.imported_caches(), self.exported_caches()
+        self.annotated(), self.attested(), self.called(), self.built_for()
+        if self.timeline is not None:
+            from mobysession.build.timeline import check_timeline  # only for who wants one: start-up
+
+            check_timeline(self.timeline)
+        if self.allow:
+            from mobysession.build.entitlements import check_entitlements  # only for who has some: start-up
+
+            check_entitlements(self.allow)
 
     def hosts(self) -> list[tuple[str, str]]:
         """Return ``add_hosts`` as (host, address)."""
         return [_parse_host(line) for line in self.add_hosts]
+
+    def built_for(self) -> list[str]:
+        """Return ``platforms`` by the names that the engine knows."""
+        if not self.platforms:
+            return []
+        from mobysession.build.platforms import normal_platform  # only for who names some: start-up
+
+        return [normal_platform(platform) for platform in self.platforms]
 
     def limits(self) -> list[Ulimit]:
         """Return ``ulimits`` as values."""
         return [limit if isinstance(limit, Ulimit) else Ulimit.parse(limit) for limit in self.ulimits]
 
     def exports(self) -> list[Output]:
-        """Return ``outputs`` as values."""
-        if not self.outputs:
+        """Return ``outputs`` as values, with what ``push`` and ``load`` add."""
+        if not self.outputs and not self.push and not self.load:
             return []
         from mobysession.build.exports import Output  # only for who has outputs: start-up
 
-        return [output if isinstance(output, Output) else Output.parse(output) for output in self.outputs]
+        given = [output if isinstance(output, Output) else Output.parse(output) for output in self.outputs]
+        if not self.push and not self.load:
+            return given
+        from mobysession.build.shorthands import with_shorthands
+
+        return with_shorthands(given, push=self.push, load=self.load)
+
+    def annotated(self) -> list[Annotation]:
+        """Return ``annotations`` as values."""
+        if not self.annotations:
+            return []
+        from mobysession.build.annotations import parse_annotations  # only for who has some: start-up
+
+        return parse_annotations(self.annotations)
+
+    def attested(self) -> Mapping[str, Attest]:
+        """Return ``attests``, ``provenance`` and ``sbom`` as values, by their types."""
+        if not self.attests and self.provenance in (None, "") and self.sbom in (None, ""):
+            return {}
+        from mobysession.build.attests import parse_attests  # only for who has some: start-up
+
+        return parse_attests(self.attests, self.provenance, self.sbom)
+
+    def called(self) -> Call | None:
+        """Return ``call`` as a value; None where it is a build."""
+        if self.call is None or self.call == "build":
+            return None
+        from mobysession.build.calls import Call  # only for who calls: start-up
+
+        return Call.parse(self.call) if isinstance(self.call, str) else self.call
 
     def imported_caches(self) -> list[CacheEntry]:
         """Return ``cache_from`` as values."""
@@ -202,6 +287,18 @@ class BuildOptions:
         """Return the build arguments, with those of the environment filled in and those it lacks left out."""
         given = {name: os.environ.get(name) if value is None else value for name, value in self.build_args.items()}
         return {name: value for name, value in given.items() if value is not None}
+
+    def tree(self) -> SourceLike:
+        """Return the context, where it is a tree; UsageError where it is a graph."""
+        if hasattr(self.context, "definition"):
+            raise UsageError("a graph of LLB has no files")
+        return self.context
+
+    def graph(self) -> State | Definition:
+        """Return the context, where it is a graph of LLB; UsageError where it is a tree."""
+        if not hasattr(self.context, "definition"):
+            raise UsageError("the context is no graph of LLB")
+        return cast("State | Definition", self.context)
 
     def directories(self) -> tuple[Path, Path, str]:
         """Return the context directory, the Dockerfile's directory, and the Dockerfile's name in it; looks at the disk.
@@ -304,7 +401,7 @@ def _check_directory(context: Path) -> None:
     try:
         mode = os.stat(context).st_mode
     except FileNotFoundError:
-        hint = _ONLY_DIRECTORIES if str(context) == "-" or re.match(_REMOTE, os.fspath(context)) else None
+        hint = _NOT_A_PATH if str(context) == "-" or re.match(_REMOTE, os.fspath(context)) else None
         raise ContextError(f"the build context {context.absolute()} does not exist", hint=hint) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -17,7 +17,7 @@ __all__ = ["check_outputs", "write_atomically", "write_outputs"]
 
 def check_outputs(options: BuildOptions) -> None:
     """Refuse output files that cannot be written before the build, not after it; blocking. Raises ProviderError."""
-    for path in (options.iidfile, options.metadata_file):
+    for path in (options.iidfile, options.metadata_file, options.timeline):
         if path is None:
             continue
         folder = os.path.dirname(os.path.realpath(path))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mobysession import dockerconfig
 from mobysession.build.outputs import check_outputs
-from mobysession.errors import EndpointError, UnsupportedByEngine
+from mobysession.errors import EndpointError, UnsupportedByEngine, UsageError
 from mobysession.identity import shared_key
 from mobysession.redaction import Redactor
 from mobysession.services.auth import Auth
@@ -18,7 +19,6 @@ from mobysession.transport.api import EngineApi
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from mobysession.build.cache_stores import LocalStores
     from mobysession.build.contexts import Contexts, SourceFile
@@ -36,6 +36,12 @@ _log = logging.getLogger("mobysession.build")
 #: The Engine API version since which the frontend knows shm-size, ulimits and named contexts (Docker 23); older ones
 #: ignore them silently.
 _RESOURCES_SINCE = (1, 42)
+#: That since which a solve may have rules on its sources (Docker 24, BuildKit 0.11).
+_POLICIES_SINCE = (1, 43)
+
+
+#: Variables that add to a build.
+_MEANT = frozenset(("SOURCE_DATE_EPOCH", "DOCKER_DEFAULT_PLATFORM", "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"))
 
 
 class Prepared(NamedTuple):
@@ -73,6 +79,10 @@ def prepare(options: BuildOptions, url: str) -> Prepared:
         OutputError: an output cannot be written.
     """
     upload: Attachable | None = None
+    if _needs_more(options):
+        from mobysession.build.shorthands import with_environment
+
+        options = with_environment(options)
     if "-" in (options.context, options.file):
         from mobysession.build.standard_input import dockerfile_from_stdin, upload_stdin
 
@@ -83,6 +93,7 @@ def prepare(options: BuildOptions, url: str) -> Prepared:
             contexts = dockerfile_from_stdin(options)
     else:
         contexts = _contexts(options)
+    options = _with_found(options, contexts)
     files = FileSync(contexts.sources, strict=options.strict)
     files.check()
     redactor = Redactor()
@@ -104,7 +115,7 @@ def prepare(options: BuildOptions, url: str) -> Prepared:
         agents.check()
         services.append(agents)
     stores: LocalStores | None = None
-    if options.cache_from or options.cache_to or options.build_contexts:
+    if options.cache_from or options.cache_to or options.build_contexts or _writes_layout(options):
         from mobysession.build.cache_stores import open_stores
 
         stores = open_stores(options, redactor)
@@ -147,6 +158,15 @@ class _Directories(NamedTuple):
 
 
 def _contexts(options: BuildOptions) -> _Directories | Contexts:
+    if _is_graph(options):
+        from mobysession.build.graph import graph_contexts
+
+        return graph_contexts(options)
+    if _looks_remote(options.context):
+        from mobysession.build.remote import is_remote_context, remote_contexts
+
+        if is_remote_context(options.context):
+            return remote_contexts(options)
     if options.build_contexts or not isinstance(options.context, (str, os.PathLike)):
         from mobysession.build.contexts import contexts_of
 
@@ -154,6 +174,54 @@ def _contexts(options: BuildOptions) -> _Directories | Contexts:
     context, directory, dockerfile = options.directories()
     sources = {"context": context, "dockerfile": directory}
     return _Directories(sources, context.resolve().name, shared_key(context), directory / dockerfile)
+
+
+def _is_graph(options: BuildOptions) -> bool:
+    return hasattr(options.context, "definition")
+
+
+def _looks_remote(context: object) -> bool:
+    """Tell apart, without loading anything, what cannot be an address."""
+    return isinstance(context, str) and (":" in context or context.startswith("github.com/"))
+
+
+def _needs_more(options: BuildOptions) -> bool:
+    """Tell whether short options or variables have something to add; most builds need not load what does it."""
+    shorthands = options.push or options.load or options.source_policy is not None
+    return shorthands or not _MEANT.isdisjoint(os.environ) or "BUILDKIT_INLINE_CACHE" in options.build_args
+
+
+def _with_found(options: BuildOptions, contexts: _Directories | Contexts) -> BuildOptions:
+    """Add what the frontend is told of a context besides its files: its address, or what git knows of it."""
+    found: dict[str, str] = {}
+    if _is_graph(options):
+        return options
+    if _looks_remote(options.context) or options.build_contexts or options.file == "-":
+        from mobysession.build.remote import context_attributes, is_git_ssh, is_remote_context
+
+        found |= context_attributes(options, local_dockerfile="dockerfile" in contexts.sources)
+        if not options.ssh and is_remote_context(options.context) and is_git_ssh(str(options.context)):
+            options = replace(options, ssh=("default",))
+    directory = contexts.sources.get("context")
+    if isinstance(options.context, (str, os.PathLike)) and directory is not None and _in_repository(options.context):
+        from mobysession.build.vcs import vcs_attributes
+
+        found |= vcs_attributes(contexts.sources, context=Path(options.context), dockerfile=contexts.dockerfile)
+    return replace(options, frontend_attrs={**found, **options.frontend_attrs}) if found else options
+
+
+def _in_repository(path: str | os.PathLike[str]) -> bool:
+    at = os.path.realpath(path)
+    while not os.path.exists(os.path.join(at, ".git")):
+        above = os.path.dirname(at)
+        if above == at:
+            return False
+        at = above
+    return True
+
+
+def _writes_layout(options: BuildOptions) -> bool:
+    return bool(options.outputs) and any(output.is_layout for output in options.exports())
 
 
 def _receive_outputs(options: BuildOptions) -> FileSend | None:
@@ -164,6 +232,8 @@ def _receive_outputs(options: BuildOptions) -> FileSend | None:
     from mobysession.services.filesend import FileSend
 
     outputs = options.exports()
+    if options.iidfile is not None and all(output.type in ("local", "tar", "cacheonly") for output in outputs):
+        raise UsageError("no output is an image, whose ID iidfile could have", hint="Leave iidfile out.")
     check_destinations(outputs, tags=options.tags, platforms=options.platforms)
     targets = targets_of(outputs)
     return FileSend(targets) if targets else None
@@ -176,7 +246,10 @@ def _with_proxies(options: BuildOptions, url: str) -> BuildOptions:
     except EndpointError as error:
         _log.warning("%s; building without its proxies", error.message)
         return options
-    return replace(options, build_args={**arguments, **options.build_args}) if arguments else options
+    # In capitals only, as buildx has them: BuildKit sets both in RUN. In whichever case one is given, it counts.
+    given = {name.upper() for name in options.build_args}
+    added = {name: value for name, value in arguments.items() if name.isupper() and name not in given}
+    return replace(options, build_args={**added, **options.build_args}) if added else options
 
 
 async def refuse_unsupported(endpoint: Endpoint, options: BuildOptions) -> None:
@@ -194,16 +267,24 @@ async def refuse_unsupported(endpoint: Endpoint, options: BuildOptions) -> None:
         from mobysession.build.cache import refuse_impossible as refuse_caches
 
         await refuse_caches(endpoint, options)
+    if _is_graph(options):
+        # What is left is for frontends.
+        return
     if options.build_contexts:
         from mobysession.build.layouts import refuse_layouts
 
         await refuse_layouts(endpoint, options.build_contexts)
-    ignored = {"shm_size": options.shm_size, "ulimits": options.ulimits, "build_contexts": options.build_contexts}
-    wanted = [name for name, given in ignored.items() if given]
-    if not wanted:
+    ignored = ("shm_size", "ulimits", "build_contexts", "cgroup_parent")
+    wanted = [name for name in ignored if getattr(options, name)]
+    if not wanted and options.source_policy is None:
         return
     ping = await EngineApi(endpoint).ping()
-    if ping.api < _RESOURCES_SINCE:
+    if options.source_policy is not None and ping.api < _POLICIES_SINCE:
+        raise UnsupportedByEngine(
+            f"source_policy would be ignored by this engine (API {ping.api_version})",
+            hint="Docker 24 and later have it.",
+        )
+    if wanted and ping.api < _RESOURCES_SINCE:
         raise UnsupportedByEngine(
             f"{' and '.join(wanted)} would be ignored by this engine (API {ping.api_version})",
             hint="Docker 23 and later have it.",

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from mobysession.build.leaks import LeakWatch
     from mobysession.buildkit.status import BuildStatus
     from mobysession.buildkit.transfer import Transfer
+    from mobysession.progress.timeline import Timeline
     from mobysession.progress.view import View
     from mobysession.redaction import Redactor
+    from mobysession.services.filesend import ReceivedOutput
 
 __all__ = ["BuildProgress"]
 
@@ -39,6 +41,8 @@ class BuildProgress:
         self.redactor = redactor
         self._listener = listener
         self._leaks = leaks
+        #: Remembers the build for who wants to see it over time.
+        self.timeline: Timeline | None = None
 
     @cached_property
     def status(self) -> BuildStatus:
@@ -54,6 +58,8 @@ class BuildProgress:
         if self._leaks is not None:
             response.warnings.extend(self._leaks.take())
         changes = self.status.apply(response)
+        if self.timeline is not None:
+            self.timeline.update(self.status, changes)
         if self.view is not None:
             self.view.update(self.status, changes)
         if self._listener is not None:
@@ -65,9 +71,17 @@ class BuildProgress:
         if self._listener is not None:
             self._listener(self.status)
 
+    def arrival(self, output: ReceivedOutput) -> None:
+        """Take how far an output is."""
+        self.status.arrivals[output.exporter] = output
+        if self._listener is not None:
+            self._listener(self.status)
+
     def finish(self) -> None:
         """Take the news that no more messages will come."""
         changes = self.status.finish()
+        if self.timeline is not None:
+            self.timeline.update(self.status, changes)
         if changes and self.view is not None:
             self.view.update(self.status, changes)
 

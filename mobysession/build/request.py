@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mobysession._pb import control_pb2
+from mobysession.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from mobysession._pb import sourcepolicy_pb2
     from mobysession.build.options import BuildOptions
 
 __all__ = ["build_query", "frontend_attributes", "solve_request"]
@@ -23,25 +25,48 @@ UPLOADED = "http://buildkit-session/"
 
 
 def solve_request(
-    options: BuildOptions, *, ref: str, session_id: str, dockerfile: str, gateway: str = "", has_store: bool = True
+    options: BuildOptions,
+    *,
+    ref: str,
+    session_id: str,
+    dockerfile: str,
+    gateway: str = "",
+    has_store: bool = True,
+    attests: bool = False,
 ) -> control_pb2.SolveRequest:
     """Return the solve for ``options``.
 
     The first exporter is named twice: engines before BuildKit 0.13 read only the old fields, later ones prefer the new.
+    ``attests`` tells that the result can hold attestations, so that one is asked for where nobody says otherwise.
     """
-    exporters = _exporters(options) if has_store or options.outputs else []
+    exporters = _exporters(options, has_store=has_store)
     kind, attributes = exporters[0] if exporters else ("", {})
+    asked = frontend_attributes(options, dockerfile=dockerfile, gateway=gateway, attests=attests)
     return control_pb2.SolveRequest(
         Ref=ref,
         Session=session_id,
-        Frontend="dockerfile.v0",
-        FrontendAttrs=frontend_attributes(options, dockerfile=dockerfile, gateway=gateway),
+        Frontend="gateway.v0" if "source" in asked else "dockerfile.v0",
+        FrontendAttrs=asked,
         ExporterDeprecated=kind,
         ExporterAttrsDeprecated=attributes,
         Exporters=[control_pb2.Exporter(Type=kind, Attrs=attributes) for kind, attributes in exporters],
-        Entitlements=["network.host"] if options.network == "host" else [],
+        Entitlements=_entitlements(options),
         Cache=_caches(options),
+        Internal=options.called() is not None,
+        SourcePolicy=_source_policy(options),
     )
+
+
+def _entitlements(options: BuildOptions) -> list[str]:
+    return [*options.allow, "network.host"] if options.network == "host" else list(options.allow)
+
+
+def _source_policy(options: BuildOptions) -> sourcepolicy_pb2.Policy | None:
+    if options.source_policy is None:
+        return None
+    from mobysession.build.source_policy import parse_source_policy  # only for who has one: start-up
+
+    return parse_source_policy(options.source_policy)
 
 
 def _caches(options: BuildOptions) -> control_pb2.CacheOptions:
@@ -54,16 +79,36 @@ def _caches(options: BuildOptions) -> control_pb2.CacheOptions:
     )
 
 
-def _exporters(options: BuildOptions) -> list[tuple[str, dict[str, str]]]:
+def _exporters(options: BuildOptions, *, has_store: bool = True) -> list[tuple[str, dict[str, str]]]:
     if not options.outputs:
-        return [("moby", {"name": ",".join(options.tags)} if options.tags else {})]
-    from mobysession.build.exports import exports_of  # only for who has outputs: start-up
+        exporters = [("moby", {"name": ",".join(options.tags)} if options.tags else {})]
+        if not has_store or options.called() is not None:
+            return []
+    else:
+        from mobysession.build.exports import exports_of  # only for who has outputs: start-up
 
-    return [(export.type, export.attributes) for export in exports_of(options.exports(), options.tags)]
+        exporters = [(export.type, export.attributes) for export in exports_of(options.exports(), options.tags)]
+        if not has_store:
+            exporters = [("image" if kind == "moby" else kind, attributes) for kind, attributes in exporters]
+    if options.annotations:
+        from mobysession.build.annotations import annotation_attributes  # only for who has some: start-up
+
+        for _, attributes in exporters:
+            attributes.update(annotation_attributes(options.annotated()))
+    return exporters
 
 
-def frontend_attributes(options: BuildOptions, *, dockerfile: str, gateway: str = "") -> dict[str, str]:
-    """Return the attributes of ``dockerfile.v0``; ``gateway`` replaces ``host-gateway`` in hosts."""
+def frontend_attributes(
+    options: BuildOptions, *, dockerfile: str, gateway: str = "", attests: bool = False
+) -> dict[str, str]:
+    """Return the attributes of ``dockerfile.v0``.
+
+    Args:
+        options: the build.
+        dockerfile: the name of the Dockerfile in its directory.
+        gateway: replaces ``host-gateway`` in hosts.
+        attests: whether the result can hold attestations.
+    """
     attributes = {
         "filename": dockerfile,
         # An engine resolves base images from its own store first, as docker's CLI asks it to.
@@ -74,13 +119,15 @@ def frontend_attributes(options: BuildOptions, *, dockerfile: str, gateway: str 
     if options.target:
         attributes["target"] = options.target
     if options.platforms:
-        attributes["platform"] = ",".join(options.platforms)
+        attributes["platform"] = ",".join(options.built_for())
     if options.no_cache:
         attributes["no-cache"] = ""
     elif options.no_cache_filter:
         attributes["no-cache"] = ",".join(options.no_cache_filter)
     if options.network != "default":
         attributes["force-network-mode"] = options.network
+    if options.cgroup_parent:
+        attributes["cgroup-parent"] = options.cgroup_parent
     hosts = [f"{host}={address}" for host, address in resolved_hosts(options, gateway)]
     if hosts:
         attributes["add-hosts"] = _csv(hosts)
@@ -93,18 +140,44 @@ def frontend_attributes(options: BuildOptions, *, dockerfile: str, gateway: str 
         from mobysession.build.cache import cache_imports  # only for who has caches: start-up
 
         attributes["cache-imports"] = cache_imports(imported)
-    attributes.update({f"build-arg:{name}": value for name, value in options.arguments().items()})
+    if attests or options.attests or options.provenance or options.sbom:
+        from mobysession.build.attests import attest_attributes
+
+        attributes.update(attest_attributes(options.attested(), default=attests))
+    arguments = options.arguments()
+    attributes.update({f"build-arg:{name}": value for name, value in arguments.items()})
     attributes.update({f"label:{name}": value for name, value in options.labels.items()})
+    if not _MEANT.isdisjoint(arguments):
+        attributes.update(_meant_by_arguments(arguments))
+    attributes.update(options.frontend_attrs)
+    return attributes
+
+
+#: Build arguments that are more than that.
+_MEANT = frozenset(("BUILDKIT_SYNTAX", "BUILDKIT_MULTI_PLATFORM"))
+
+
+def _meant_by_arguments(arguments: Mapping[str, str]) -> dict[str, str]:
+    attributes: dict[str, str] = {}
+    syntax = arguments.get("BUILDKIT_SYNTAX")
+    if syntax is not None:
+        if not syntax.strip():
+            raise UsageError("the build argument BUILDKIT_SYNTAX is empty", hint="Name the image of a frontend.")
+        attributes |= {"source": syntax.split()[0], "cmdline": syntax}
+    if arguments.get("BUILDKIT_MULTI_PLATFORM", "").lower() in ("1", "t", "true"):
+        attributes["multi-platform"] = "true"
     return attributes
 
 
 def _named_contexts(options: BuildOptions) -> dict[str, str]:
     if not options.build_contexts:
         return {}
-    from mobysession.build.contexts import is_remote, local_name  # only for who has some: start-up
+    from mobysession.build.contexts import context_name, is_remote, local_name  # only for who has some: start-up
 
     return {
-        f"context:{name}": given if isinstance(given, str) and is_remote(given) else f"local:{local_name(name)}"
+        f"context:{context_name(name)}": given
+        if isinstance(given, str) and is_remote(given)
+        else f"local:{local_name(name)}"
         for name, given in options.build_contexts.items()
     }
 
@@ -126,7 +199,8 @@ def build_query(options: BuildOptions, *, build_id: str, session_id: str, docker
     query = [
         ("version", "2"),
         ("session", session_id),
-        ("remote", "client-session"),
+        # Of what prepares a build only an address of the context can be told here.
+        ("remote", options.frontend_attrs.get("context", "client-session")),
         ("buildid", build_id),
         ("dockerfile", dockerfile),
         ("rm", "1"),
@@ -136,7 +210,7 @@ def build_query(options: BuildOptions, *, build_id: str, session_id: str, docker
     if options.target:
         query.append(("target", options.target))
     if options.platforms:
-        query.append(("platform", ",".join(options.platforms)))
+        query.append(("platform", ",".join(options.built_for())))
     if options.no_cache:
         query.append(("nocache", "1"))
     if options.pull:

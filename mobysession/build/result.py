@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from mobysession.build.calls import CallAnswer
     from mobysession.buildkit.status import BuildStatus, VertexWarning
     from mobysession.services.filesend import ReceivedOutput
     from mobysession.services.filesync import DirectoryTransfer
     from mobysession.session.session import Session
 
-__all__ = ["BuildResult", "ContextTransfer", "StepResult", "context_transfer", "make_result"]
-
-_DESCRIPTOR = "containerimage.descriptor"
+__all__ = ["BuildResult", "ContextTransfer", "StepResult", "context_transfer", "make_result", "steps_of"]
 
 
 class StepResult(NamedTuple):
@@ -58,6 +56,9 @@ class BuildResult:
         transfers: what the engine read from us, in the order in which it was done.
         outputs: what the engine sent us, in the order in which it was complete.
         warnings: of the Dockerfile's checks and of the engine.
+        answer: what the frontend said, where it was asked for something else than a build.
+        provenance: how the engine says that the result came about, by platform, by an empty name where there is one
+            result only: SLSA predicates as it wrote them. Read where ``metadata_file`` or ``provenance`` was given.
         duration: seconds between the first step's start and the last one's end.
     """
 
@@ -72,6 +73,8 @@ class BuildResult:
     transfers: tuple[ContextTransfer, ...] = ()
     outputs: tuple[ReceivedOutput, ...] = ()
     warnings: tuple[VertexWarning, ...] = ()
+    answer: CallAnswer | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     duration: float = 0.0
 
     @property
@@ -80,20 +83,14 @@ class BuildResult:
         return sum(step.cached for step in self.steps)
 
     def metadata(self) -> dict[str, Any]:
-        """Return what ``--metadata-file`` holds: the response, with descriptors as objects."""
-        decoded: dict[str, Any] = dict(self.response)
-        if descriptor := self.response.get(_DESCRIPTOR):
-            import base64  # only for who asks: start-up
-            import json
+        """Return what ``--metadata-file`` holds, which is what buildx's has.
 
-            # What cannot be decoded stays as the engine wrote it.
-            with suppress(ValueError, RecursionError):
-                decoded[_DESCRIPTOR] = json.loads(base64.b64decode(descriptor))
-        if self.image_id:
-            decoded.setdefault("containerimage.digest", self.image_id)
-        if self.tags:
-            decoded.setdefault("image.name", ",".join(self.tags))
-        return decoded
+        That is the response, with what is JSON in it as objects; the provenance; the build's reference; and with
+        ``BUILDX_METADATA_WARNINGS=true`` the warnings.
+        """
+        from mobysession.build.metadata import metadata_of  # only for who asks: start-up
+
+        return metadata_of(self)
 
 
 def make_result(
@@ -104,10 +101,10 @@ def make_result(
     tags: tuple[str, ...],
     driver: str,
     ref: str = "",
+    provenance: Mapping[str, Any] | None = None,
 ) -> BuildResult:
     """Return the result of a build that the engine has finished."""
     digest = response.get("containerimage.digest", "")
-    steps = tuple(StepResult(step.name, step.cached, step.duration() / 10**9) for step in status.steps)
     return BuildResult(
         # With images in containerd the engine calls an image by its manifest, and does not find it by its
         # configuration; with images in a graph driver the exporter names the configuration here, which is the ID then.
@@ -118,10 +115,16 @@ def make_result(
         session_id=session.id,
         driver=driver,
         response=dict(response),
-        steps=steps,
+        steps=steps_of(status),
         warnings=tuple(status.warnings),
+        provenance=provenance or {},
         duration=status.totals.duration / 10**9,
     )
+
+
+def steps_of(status: BuildStatus) -> tuple[StepResult, ...]:
+    """Return the steps that are known by now."""
+    return tuple(StepResult(step.name, step.cached, step.duration() / 10**9) for step in status.steps)
 
 
 def context_transfer(transfer: DirectoryTransfer) -> ContextTransfer:

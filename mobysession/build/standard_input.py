@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mobysession import limits
-from mobysession.build.contexts import Contexts, SourceFile, is_remote, local_name
+from mobysession.build.contexts import Contexts, SourceFile, local_sources
+from mobysession.build.remote import is_remote_context, remote_contexts
 from mobysession.errors import ContextError, UsageError
 from mobysession.filesync.sources import as_source
 from mobysession.identity import new_id, shared_key
@@ -35,13 +36,11 @@ def upload_stdin(options: BuildOptions) -> tuple[BuildOptions, Contexts, Upload]
     """
     if options.file == "-":
         raise UsageError("the context and the Dockerfile cannot both come from stdin")
-    if options.build_contexts:
-        raise UsageError("named contexts need a context that is a directory", hint="Unpack it first.")
     upload = Upload()
     url = upload.add(_stdin())
     name = os.fspath(options.file) if options.file is not None else "Dockerfile"
-    nothing = as_source({})
-    return replace(options, context=url), Contexts({}, "stdin", new_id(), SourceFile(name, nothing)), upload
+    contexts = Contexts(local_sources(options), "stdin", new_id(), SourceFile(name, as_source({})))
+    return replace(options, context=url), contexts, upload
 
 
 def dockerfile_from_stdin(options: BuildOptions) -> Contexts:
@@ -50,21 +49,22 @@ def dockerfile_from_stdin(options: BuildOptions) -> Contexts:
     Raises:
         ContextError: it cannot be read, is too large, or the context is no directory.
     """
+    if is_remote_context(options.context):
+        return remote_contexts(options, {"Dockerfile": _dockerfile()})
     context = Path(replace(options, file=os.devnull).directories()[0])
+    source = as_source({"Dockerfile": _dockerfile()})
+    sources = {"context": as_source(context), "dockerfile": source, **local_sources(options)}
+    return Contexts(sources, context.resolve().name, shared_key(context), SourceFile("Dockerfile", source))
+
+
+def _dockerfile() -> bytes:
     try:
         content = _stdin().read(limits.MAX_DOCKERFILE + 1)
     except OSError as error:
         raise ContextError(f"the Dockerfile on stdin cannot be read: {(error.strerror or 'failed').lower()}") from error
     if len(content) > limits.MAX_DOCKERFILE:
         raise ContextError(f"the Dockerfile on stdin has more than {limits.MAX_DOCKERFILE} bytes")
-    source = as_source({"Dockerfile": content})
-    named = {local_name(name): as_source(given) for name, given in options.build_contexts.items() if not _remote(given)}
-    sources = {"context": as_source(context), "dockerfile": source, **named}
-    return Contexts(sources, context.resolve().name, shared_key(context), SourceFile("Dockerfile", source))
-
-
-def _remote(given: object) -> bool:
-    return isinstance(given, str) and is_remote(given)
+    return content
 
 
 def _stdin() -> BinaryIO:

@@ -107,6 +107,37 @@ def test_tokens_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert redactor.redact("hunter2hunter2") == "***"
 
 
+def test_credentials_of_aws_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a cache in S3 that has none of its own; they are not shown either."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key-of-the-environment")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
+    redactor = Redactor()
+    own = "type=s3,bucket=b,access_key_id=own,secret_access_key=own-secret"
+    options = open_stores(BuildOptions(cache_from=["type=s3,bucket=b"], cache_to=[own]), redactor).options
+    (found,), (kept,) = options.imported_caches(), options.exported_caches()
+    assert found.attrs == {
+        "bucket": "b",
+        "access_key_id": "key-of-the-environment",
+        "secret_access_key": "hunter2hunter2",
+    }
+    assert kept.attrs == {"bucket": "b", "access_key_id": "own", "secret_access_key": "own-secret"}
+    assert redactor.redact("hunter2hunter2") == "***"
+
+
+@pytest.mark.parametrize("variables", [{}, {"ACTIONS_RUNTIME_TOKEN": "t"}, {"ACTIONS_RESULTS_URL": "u"}])
+def test_a_cache_of_github_is_left_out_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variables: dict[str, str]
+) -> None:
+    """With a warning: the same command line works on a runner and off it."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    given = BuildOptions(cache_from=["type=gha"], cache_to=["type=gha", "type=inline"])
+    options = open_stores(given, Redactor()).options
+    assert options.imported_caches() == []
+    assert [entry.type for entry in options.exported_caches()] == ["inline"]
+    assert "no runner of GitHub's" in caplog.text
+
+
 # -- directories -------------------------------------------------------------------------------------------------------
 
 

@@ -179,6 +179,13 @@ async def test_stages_without_cache_are_refused_before_anything_is_asked(answer,
     assert answer.requests == []
 
 
+async def test_an_image_as_a_directory_is_refused_before_anything_is_asked(answer, ask, tmp_path) -> None:
+    """The answer does not say which of the blobs is the image."""
+    with pytest.raises(UnsupportedByEngine, match="tar=false"):
+        await ask(BuildOptions(outputs=[f"type=oci,dest={tmp_path}/image,tar=false"]))
+    assert answer.requests == []
+
+
 async def test_several_platforms_are_refused_before_anything_is_asked(answer, ask) -> None:
     """The endpoint makes one image."""
     with pytest.raises(UnsupportedByEngine, match="one platform only"):

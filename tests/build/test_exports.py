@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from mobysession.buildkit.status import BuildStatus
     from mobysession.testing import FakeSolve
 
 
@@ -67,7 +68,9 @@ def test_an_output_is_written_as_for_buildx(text: str, expected: Output | None) 
         ("dest=x,a=b", "has no type"),
         ("", "has no type"),
         ("type=image,dest=x", "has no dest"),
-        ("type=oci,dest=x,tar=false", "tar=false needs a content store"),
+        ("type=oci,tar=false", "oci with tar=false needs a directory as its dest"),
+        ("type=docker,tar=0", "docker with tar=false needs a directory as its dest"),
+        ("type=oci,dest=-,tar=false", "stdout is none"),
         ('type=tar,"dest', "not comma-separated fields"),
     ],
 )
@@ -186,6 +189,29 @@ async def test_outputs_arrive_and_are_in_the_result(context: Path, tmp_path: Pat
     assert first.image_id == second.image_id == ""
 
 
+async def test_the_status_has_what_arrives(context: Path, tmp_path: Path) -> None:
+    """How far each output is, is in the model by its exporter, and the callback hears of it as it grows."""
+    heard: dict[int, list[tuple[int, int, bool]]] = {}
+
+    def on_status(status: BuildStatus) -> None:
+        for number, output in status.arrivals.items():
+            heard.setdefault(number, []).append((output.size, output.files, output.complete))
+
+    async def export_two_files(solve: FakeSolve) -> dict[str, str]:
+        (solve.directory.parent / "a").write_bytes(b"one")
+        (solve.directory.parent / "b").write_bytes(b"three")
+        return await export(solve)
+
+    async with FakeDaemon.listen(script=export_two_files) as daemon:
+        outputs = [f"{tmp_path}/out", Output("tar", io.BytesIO())]
+        await build(context, endpoint=daemon.endpoint, outputs=outputs, on_status=on_status)
+    assert not heard[0][0][2]
+    assert heard[0][-1] == (len(b"onethree"), 2, True)
+    assert heard[1][0] == (len(b"content of tar"), 0, False)
+    assert heard[1][-1] == (len(b"content of tar"), 1, True)
+    assert all(told == sorted(told) for told in heard.values())
+
+
 async def test_several_outputs_go_to_their_own_places(context: Path, tmp_path: Path) -> None:
     """By the index of the exporter, images in between."""
     stream = io.BytesIO()
@@ -236,7 +262,7 @@ async def test_a_failed_build_leaves_the_file_as_it_was(context: Path, tmp_path:
         ({"outputs": ["type=local,dest=a,mode=delete"]}, "would ignore mode=delete", "empty the directory first"),
         ({"outputs": ["type=oci,dest=a"]}, "graph driver, and cannot make an output of type oci", "containerd image"),
         ({"outputs": ["type=docker,dest=a"]}, "cannot make an output of type docker", "docker save"),
-        ({"outputs": ["type=registry"], "tags": ["a"]}, "graph driver, and cannot push", "docker push"),
+        ({"outputs": ["type=image,push=true,push-by-digest=true"], "tags": ["a"]}, "cannot push by digest", "by name"),
         ({"outputs": ["a", "b"], "driver": "classic"}, "POST /build has one output only", "Build once for each"),
         ({"outputs": ["type=cacheonly"], "driver": "classic"}, "in the cache only", "Leave the output out"),
     ],

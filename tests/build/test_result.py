@@ -72,6 +72,7 @@ def test_the_metadata_decodes_the_descriptor() -> None:
         "containerimage.digest": MANIFEST,
         "containerimage.descriptor": descriptor,
         "image.name": "a:1,b",
+        "buildx.build.ref": "default/default/ref",
     }
     assert made.response["containerimage.descriptor"] == encoded
 

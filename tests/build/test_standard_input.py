@@ -75,7 +75,6 @@ async def test_a_dockerfile_on_stdin_stands_beside_the_context(context: Path, st
     ("context", "options", "error", "words"),
     [
         ("-", {"file": "-"}, UsageError, "cannot both come from stdin"),
-        ("-", {"build_contexts": {"x": "."}}, UsageError, "named contexts need"),
         ("/nowhere", {"file": "-"}, ContextError, "does not exist"),
     ],
 )

@@ -1,0 +1,10 @@
+# options: --platform linux/amd64
+FROM --platform=$BUILDPLATFORM mobysession-base AS build
+ARG TARGETPLATFORM
+ARG TARGETOS
+ARG TARGETARCH
+ARG TARGETVARIANT
+ARG BUILDPLATFORM
+RUN echo "$TARGETPLATFORM $TARGETOS $TARGETARCH $TARGETVARIANT $BUILDPLATFORM" > /platforms
+FROM scratch
+COPY --from=build /platforms /

@@ -1,0 +1,4 @@
+# check=skip=JSONArgsRecommended;error=false
+FROM mobysession-base
+MAINTAINER somebody
+CMD echo unchecked

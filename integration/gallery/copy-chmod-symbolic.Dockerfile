@@ -1,0 +1,3 @@
+# since: 29
+FROM scratch
+COPY --chmod=u=rwX,go=rX tree /tree

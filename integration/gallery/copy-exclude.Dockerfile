@@ -1,0 +1,3 @@
+# since: 29
+FROM scratch
+COPY --exclude=*.log --exclude=sub tree /tree

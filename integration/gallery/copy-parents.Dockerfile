@@ -1,0 +1,3 @@
+# since: 29
+FROM scratch
+COPY --parents ./tree/./sub/*.txt /parents/

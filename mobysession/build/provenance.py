@@ -1,0 +1,156 @@
+"""How a result came about, as the engine has recorded it: read from the history of its builds.
+
+Whether or not the image holds an attestation, BuildKit keeps a provenance with its record of the solve, from 0.11 on.
+The record names it by digest; its bytes come from the engine's content store, on the same connection.
+
+Source: docker/buildx build/provenance.go; moby/buildkit solver/llbsolver/history.go; containerd api/services/content.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+from mobysession import limits
+from mobysession._pb import content_pb2, control_pb2
+from mobysession.errors import RpcError, StatusCode
+from mobysession.jsontext import parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from mobysession.build.options import BuildOptions
+    from mobysession.buildkit.control import Control
+
+__all__ = ["is_wanted", "metadata_provenance", "read_provenance"]
+
+_HISTORY: Final = "/moby.buildkit.v1.Control/ListenBuildHistory"
+_READ: Final = "/containerd.services.content.v1.Content/Read"
+_MODE: Final = "BUILDX_METADATA_PROVENANCE"
+_OFF: Final = ("disabled", "0", "f", "false")
+_PREDICATE: Final = "in-toto.io/predicate-type"
+_SLSA: Final = "https://slsa.dev/provenance/"
+#: What BuildKit calls its way of building in SLSA 0.2.
+_BUILD_TYPE: Final = "https://mobyproject.org/buildkit@v1"
+
+
+def is_wanted(options: BuildOptions) -> bool:
+    """Tell whether anybody will look at the provenance: in the file with the engine's response, or as it was asked for.
+
+    ``BUILDX_METADATA_PROVENANCE=disabled`` keeps it out of the file.
+    """
+    attest = options.attested().get("provenance")
+    if attest is not None and not attest.disabled:
+        return True
+    return options.metadata_file is not None and os.environ.get(_MODE, "").lower() not in _OFF
+
+
+async def read_provenance(control: Control, ref: str) -> dict[str, Any]:
+    """Return the provenance of a solve that is done, by platform; by an empty name where there is one result only.
+
+    It is what in-toto calls the predicate, as the engine wrote it: SLSA 1 has a key ``buildDefinition``, SLSA 0.2 has
+    ``buildType`` instead. Empty where the engine keeps no history.
+
+    Raises:
+        RpcError: the engine failed to say.
+    """
+    found: dict[str, Any] = {}
+    async for name, descriptor in _descriptors(control, ref):
+        try:
+            document = parse_json(await _read(control, descriptor))
+        except ValueError:
+            continue
+        if isinstance(document, dict):
+            found[name] = document
+    return found
+
+
+async def _descriptors(control: Control, ref: str) -> AsyncIterator[tuple[str, control_pb2.Descriptor]]:
+    request = control_pb2.BuildHistoryRequest(Ref=ref, EarlyExit=True)
+    events = control.channel.unary_stream(_HISTORY, request, control_pb2.BuildHistoryEvent)
+    try:
+        async with aclosing(events):
+            async for event in events:
+                results = dict(event.record.Results) or {"": event.record.Result}
+                for name, result in results.items():
+                    for descriptor in result.Attestations:
+                        if descriptor.size > limits.MAX_PROVENANCE:
+                            continue
+                        if descriptor.annotations.get(_PREDICATE, "").startswith(_SLSA):
+                            yield name, descriptor
+                            break
+    except RpcError as error:
+        if error.code not in (StatusCode.UNIMPLEMENTED, StatusCode.NOT_FOUND):
+            raise
+
+
+async def _read(control: Control, descriptor: control_pb2.Descriptor) -> bytes:
+    request = content_pb2.ReadContentRequest(digest=descriptor.digest, size=descriptor.size)
+    parts = control.channel.unary_stream(_READ, request, content_pb2.ReadContentResponse)
+    async with aclosing(parts):
+        return b"".join([part.data async for part in parts])
+
+
+def metadata_provenance(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return provenances as ``docker buildx build --metadata-file`` has them, by its keys.
+
+    Unless ``BUILDX_METADATA_PROVENANCE`` is ``max``, the steps and the times are left out.
+    """
+    left_out = () if os.environ.get(_MODE, "min").lower() == "max" else ("buildConfig", "metadata")
+    return {
+        f"buildx.build.provenance/{name}" if name else "buildx.build.provenance": {
+            key: value for key, value in _as_slsa02(document).items() if key not in left_out
+        }
+        for name, document in found.items()
+    }
+
+
+def _as_slsa02(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a predicate in the words of SLSA 0.2, which is what such files have had from the beginning."""
+    if "buildDefinition" not in document:
+        return dict(document)
+    definition, run = _object(document, "buildDefinition"), _object(document, "runDetails")
+    outside, inside = _object(definition, "externalParameters"), _object(definition, "internalParameters")
+    config, meta = _object(outside, "configSource"), _object(run, "metadata")
+    kept = ("buildConfig", "builderPlatform")
+    environment = {
+        "platform": inside.get("builderPlatform", ""),
+        **{key: value for key, value in inside.items() if key not in kept},
+    }
+    source = {"uri": config.get("uri"), "digest": config.get("digest"), "entryPoint": config.get("path")}
+    dependencies = definition.get("resolvedDependencies") or []
+    converted = {
+        "builder": {"id": _object(run, "builder").get("id", "")},
+        "buildType": _BUILD_TYPE,
+        "materials": [{key: one[key] for key in ("uri", "digest") if key in one} for one in dependencies],
+        "invocation": {
+            "configSource": {key: value for key, value in source.items() if value},
+            "parameters": outside.get("request", {}),
+            "environment": environment,
+        },
+        "buildConfig": inside.get("buildConfig"),
+        "metadata": _metadata02(meta) if meta else None,
+    }
+    return {key: value for key, value in converted.items() if value is not None}
+
+
+def _metadata02(meta: Mapping[str, Any]) -> dict[str, Any]:
+    complete = _object(meta, "buildkit_completeness")
+    return {
+        "buildInvocationID": meta.get("invocationID", ""),
+        "buildStartedOn": meta.get("startedOn"),
+        "buildFinishedOn": meta.get("finishedOn"),
+        "completeness": {
+            "parameters": complete.get("request", False),
+            "environment": True,
+            "materials": complete.get("resolvedDependencies", False),
+        },
+        "reproducible": meta.get("buildkit_reproducible", False),
+        f"{_BUILD_TYPE}#metadata": _object(meta, "buildkit_metadata"),
+    }
+
+
+def _object(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = document.get(key)
+    return value if isinstance(value, dict) else {}

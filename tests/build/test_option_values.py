@@ -1,0 +1,176 @@
+"""Options that are more than a text, as short texts: attestations, annotations, platforms, entitlements, calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mobysession.build.annotations import Annotation, annotation_attributes, parse_annotations
+from mobysession.build.attests import Attest, attest_attributes, parse_attests
+from mobysession.build.calls import Call
+from mobysession.build.entitlements import check_entitlements
+from mobysession.build.fields import join_pairs, split_fields, split_pairs
+from mobysession.build.options import BuildOptions
+from mobysession.build.platforms import normal_platform
+from mobysession.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("given", "attributes"),
+    [
+        ({}, {}),
+        ({"provenance": "true"}, {"attest:provenance": "type=provenance"}),
+        ({"provenance": True}, {"attest:provenance": "type=provenance"}),
+        ({"provenance": "mode=max,version=v1"}, {"attest:provenance": "type=provenance,mode=max,version=v1"}),
+        ({"provenance": "false"}, {}),
+        ({"provenance": ""}, {}),
+        ({"sbom": "1"}, {"attest:sbom": "type=sbom"}),
+        ({"sbom": "generator=a/b"}, {"attest:sbom": "type=sbom,generator=a/b"}),
+        ({"attests": ["type=sbom,disabled=true"]}, {}),
+        ({"attests": [Attest("sbom", {"generator": "x,y"})]}, {"attest:sbom": 'type=sbom,"generator=x,y"'}),
+        (
+            {"attests": ["type=provenance,mode=min"], "provenance": "mode=max"},
+            {"attest:provenance": "type=provenance,mode=min"},
+        ),
+    ],
+)
+def test_attestations(given: dict[str, Any], attributes: dict[str, str]) -> None:
+    """Long and short options come to the frontend's attributes; of one type the first that was given counts."""
+    attests = parse_attests(given.get("attests", ()), given.get("provenance"), given.get("sbom"))
+    assert attest_attributes(attests, default=False) == attributes
+
+
+def test_a_small_provenance_is_the_default() -> None:
+    """Where the image can hold it, and nobody has spoken of one."""
+    default = {"attest:provenance": "mode=min,inline-only=true"}
+    assert attest_attributes({}, default=True) == default
+    assert attest_attributes(parse_attests((), None, True), default=True) == {"attest:sbom": "type=sbom", **default}
+    assert attest_attributes(parse_attests((), False, None), default=True) == {}
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["type=x", "sbom", "generator=x", "type=sbom,disabled=maybe", "type=provenance,mode=most", 'type="sbom'],
+)
+def test_what_is_no_attestation_is_refused(given: str) -> None:
+    """By the option's check, not by the engine."""
+    with pytest.raises(UsageError):
+        BuildOptions(attests=[given]).attested()
+
+
+@pytest.mark.parametrize(
+    ("given", "attributes"),
+    [
+        (["a=b=c"], {"annotation.a": "b=c"}),
+        ({"a": "b"}, {"annotation.a": "b"}),
+        (["index:org.x/y=z"], {"annotation-index.org.x/y": "z"}),
+        ({"manifest[linux/amd64]:a": "b"}, {"annotation-manifest[linux/amd64].a": "b"}),
+        (
+            ["index,manifest-descriptor[linux/arm/v7]:a=b"],
+            {"annotation-index.a": "b", "annotation-manifest-descriptor[linux/arm/v7].a": "b"},
+        ),
+        ([Annotation("a", "b", "index-descriptor")], {"annotation-index-descriptor.a": "b"}),
+    ],
+)
+def test_annotations(given: Any, attributes: dict[str, str]) -> None:
+    """Texts, a mapping and values come to an exporter's attributes."""
+    assert annotation_attributes(parse_annotations(given)) == attributes
+
+
+@pytest.mark.parametrize("given", [["a"], ["image:a=b"], ["index[:a=b"], ["index[a b]:a=b"], "a=b"])
+def test_what_is_no_annotation_is_refused(given: Any) -> None:
+    """Also a single text where a list is wanted."""
+    with pytest.raises(UsageError):
+        BuildOptions(annotations=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "normal"),
+    [
+        ("linux/amd64", "linux/amd64"),
+        ("Linux/X86_64", "linux/amd64"),
+        ("linux/amd64/v1", "linux/amd64"),
+        ("linux/amd64/v3", "linux/amd64/v3"),
+        ("linux/aarch64", "linux/arm64"),
+        ("linux/arm64/v8", "linux/arm64"),
+        ("linux/arm", "linux/arm/v7"),
+        ("linux/armel", "linux/arm/v6"),
+        ("linux/arm/7", "linux/arm/v7"),
+        ("arm64", "linux/arm64"),
+        ("windows(10.0.17763)/amd64", "windows(10.0.17763)/amd64"),
+        ("macos/arm64", "darwin/arm64"),
+    ],
+)
+def test_platforms_have_one_name_each(given: str, normal: str) -> None:
+    """However a platform is written, the engine gets the name that it knows."""
+    assert normal_platform(given) == normal
+
+
+@pytest.mark.parametrize("given", ["", "linux/", "a/b/c/d", "linux amd64", "nonsense"])
+def test_what_is_no_platform_is_refused(given: str) -> None:
+    """Before the engine is asked."""
+    with pytest.raises(UsageError, match="no platform"):
+        BuildOptions(platforms=[given])
+
+
+def test_this_machine_is_a_platform() -> None:
+    """``local`` and a system alone stand for this machine's architecture."""
+    here = normal_platform("local")
+    assert here.startswith("linux/")
+    assert normal_platform("linux") == here
+
+
+@pytest.mark.parametrize("given", ["network.host", "security.insecure", "device", "device=vendor/class=x"])
+def test_entitlements_are_known(given: str) -> None:
+    """What BuildKit knows is asked for as it is."""
+    check_entitlements([given])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("fs.read=/", "bake files only"),
+        ("fs=*", "bake files only"),
+        ("ssh", "bake files only"),
+        ("network", "no entitlement"),
+        ("network.host=x", "no entitlement"),
+    ],
+)
+def test_other_entitlements_are_refused(given: str, words: str) -> None:
+    """With what the difference is to those of bake."""
+    with pytest.raises(UsageError, match=words):
+        BuildOptions(allow=[given])
+
+
+@pytest.mark.parametrize(
+    ("given", "call"),
+    [
+        ("build", None),
+        ("build,format=json", None),
+        ("check", Call("check")),
+        ("outline,format=json", Call("outline", "json")),
+        ("format=json,targets,ignorestatus=true", Call("targets", "json", ignore_status=True)),
+    ],
+)
+def test_calls(given: str, call: Call | None) -> None:
+    """``build`` is no call; the rest is a name with a format."""
+    assert BuildOptions(call=given).called() == call
+
+
+@pytest.mark.parametrize("given", ["", ",", "check,outline", "check,format=xml", "check,ignorestatus=maybe", "a,b=c"])
+def test_what_is_no_call_is_refused(given: str) -> None:
+    """Before the engine is asked."""
+    with pytest.raises(UsageError):
+        BuildOptions(call=given)
+
+
+def test_fields_are_csv() -> None:
+    """What is joined is split into the same; quotes as in CSV."""
+    assert split_fields("x", 'a,"b,c","d""e"') == ["a", "b,c", 'd"e']
+    pairs = {"a": "1", "b": "x,y", "c": 'q"q'}
+    assert split_pairs("x", join_pairs(pairs)) == pairs
+    with pytest.raises(UsageError, match="not comma-separated"):
+        split_fields("x", '"a')
+    with pytest.raises(UsageError, match="not key=value"):
+        split_pairs("x", "a")
