@@ -16,7 +16,7 @@ import contextvars
 import threading
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import trio
 
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from mobysession.build.result import BuildResult
     from mobysession.buildkit.status import BuildStatus
     from mobysession.filesync.sources import SourceLike
+    from mobysession.llb import Definition, State
     from mobysession.progress.view import View
     from mobysession.rpc.inspection import Inspection
     from mobysession.rpc.keepalive import Keepalive
     from mobysession.rpc.registrar import Attachable
     from mobysession.session.access import Access
     from mobysession.session.attach import Dialer
+    from mobysession.session.tracing import Tracing
     from mobysession.transport.endpoint import Endpoint
 
 __all__ = ["AsyncioSession", "build", "open_session"]
@@ -49,7 +51,7 @@ _current: _Worker | None = None
 
 
 async def build(
-    context: SourceLike = ".",
+    context: SourceLike | State | Definition = ".",
     *,
     endpoint: Endpoint | None = None,
     progress: str | View | None = None,
@@ -131,6 +133,7 @@ async def open_session(
     shared_key: str = "",
     keepalive: Keepalive | None = SESSION_KEEPALIVE,
     access: Access | None = None,
+    tracing: Tracing | Literal[False] | None = None,
 ) -> AsyncIterator[AsyncioSession]:
     """Open a session for the length of the ``async with`` block; arguments and errors as `mobysession.open_session`.
 
@@ -147,6 +150,7 @@ async def open_session(
         shared_key=shared_key,
         keepalive=keepalive,
         access=access,
+        tracing=tracing,
     )
     session.allow(*services)
     with _working() as worker:

@@ -58,6 +58,15 @@ class Redactor:
         """Whether there is anything to hide."""
         return bool(self._needles)
 
+    def __len__(self) -> int:
+        """How many values there are."""
+        return len(self._values)
+
+    @property
+    def forms(self) -> tuple[bytes, ...]:
+        """What is looked for, longest first: for whoever hides it in another way. Secret."""
+        return tuple(raw for raw, _ in self._needles)
+
     def add(self, value: str | bytes) -> None:
         """Hide this value from now on.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
@@ -19,24 +19,28 @@ from mobysession.rpc.keepalive import SESSION_KEEPALIVE
 from mobysession.session.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from mobysession.build.result import BuildResult
     from mobysession.buildkit.status import BuildStatus
     from mobysession.filesync.sources import SourceLike
+    from mobysession.llb import Definition, State
     from mobysession.progress.view import View
     from mobysession.rpc.inspection import Inspection
     from mobysession.rpc.keepalive import Keepalive
     from mobysession.rpc.registrar import Attachable
     from mobysession.session.access import Access
     from mobysession.session.attach import Dialer
+    from mobysession.session.managed.config import SessionConfig
+    from mobysession.session.managed.runs import Request
+    from mobysession.session.tracing import Tracing
     from mobysession.transport.endpoint import Endpoint
 
-__all__ = ["BlockingSession", "build", "open_session"]
+__all__ = ["BlockingSession", "build", "open_session", "run_once"]
 
 
 def build(
-    context: SourceLike = ".",
+    context: SourceLike | State | Definition = ".",
     *,
     endpoint: Endpoint | None = None,
     progress: str | View | None = None,
@@ -52,6 +56,34 @@ def build(
 
     async def run() -> BuildResult:
         return await _build(context, endpoint=endpoint, progress=progress, on_status=on_status, **options)
+
+    return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+def run_once(
+    request: Request,
+    services: Iterable[Attachable] | None = None,
+    *,
+    config: SessionConfig | None = None,
+    **options: Any,
+) -> Any:
+    """Run one request in a managed session of its own, and return its result; see `SessionManager.run_once`.
+
+    Args:
+        request: a build, see `mobysession.build.as_request`, or an async function of the session, which runs on trio.
+        services, options: as for `mobysession.SessionManager.create`.
+        config: the defaults; None: what the environment says, see `mobysession.SessionConfig.from_env`.
+
+    Errors are those of the request and of the session; Ctrl-C and running loops are as with `build`.
+    """
+    _refuse_in_trio("mobysession.SessionManager.run_once(...)")
+    from mobysession.session.managed.config import SessionConfig as Config
+    from mobysession.session.managed.manager import SessionManager
+
+    manager = SessionManager(config if config is not None else Config.from_env())
+
+    async def run() -> Any:
+        return await manager.run_once(request, services, **options)
 
     return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
 
@@ -111,6 +143,7 @@ def open_session(
     shared_key: str = "",
     keepalive: Keepalive | None = SESSION_KEEPALIVE,
     access: Access | None = None,
+    tracing: Tracing | Literal[False] | None = None,
 ) -> Iterator[BlockingSession]:
     """Open a session for the length of the ``with`` block; arguments and errors as `mobysession.open_session`.
 
@@ -126,6 +159,7 @@ def open_session(
         shared_key=shared_key,
         keepalive=keepalive,
         access=access,
+        tracing=tracing,
     )
     session.allow(*services)
     host = _Host(session)

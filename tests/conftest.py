@@ -24,7 +24,17 @@ import trio.testing
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-_FOREIGN_PREFIXES = ("BUILDKIT_", "BUILDX_", "DOCKER_", "GIT_AUTH_", "HTTP_AUTH_", "MOBYSESSION_", "SSH_", "XDG_")
+_FOREIGN_PREFIXES = (
+    "BUILDKIT_",
+    "BUILDX_",
+    "DOCKER_",
+    "GIT_AUTH_",
+    "HTTP_AUTH_",
+    "MOBYSESSION_",
+    "OTEL_",
+    "SSH_",
+    "XDG_",
+)
 _FOREIGN_NAMES = {
     "ALL_PROXY",
     "CLICOLOR",
@@ -34,6 +44,8 @@ _FOREIGN_NAMES = {
     "HTTP_PROXY",
     "NO_COLOR",
     "NO_PROXY",
+    "TRACEPARENT",
+    "TRACESTATE",
 }
 _DESCRIPTORS = Path("/proc/self/fd")
 

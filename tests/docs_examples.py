@@ -53,10 +53,23 @@ ON_ENGINE = frozenset(
         "readme:demo",
         "builds:progress",
         "docker-py:build",
+        "llb:graph",
         "errors:build-failed",
         "errors:cli-build-failed",
         "errors:bad-dockerfile",
         "errors:old-engine",
+        "asks:cached-steps",
+        "asks:failed-step",
+        "asks:check",
+        "asks:frontend",
+        "asks:hint",
+        "asks:warnings",
+        "asks:heredoc",
+        "asks:no-cache-filter",
+        "asks:sent-again",
+        "asks:durations",
+        "asks:status",
+        "builds:check",
     )
 )
 #: Seconds that one command may take.
@@ -76,6 +89,8 @@ _VARIABLES = (
     (re.compile(r"\b\d+\.\d+ ?m?s\b"), "TIME"),
     (re.compile(r"\bin \d+\.\d+ ?s"), "in TIME"),
     (re.compile(r"(?<![\w./])v?\d+\.\d+\.\d+(?![.\d])(?:[+~-][\w.+~-]+)?|\bAPI \d+\.\d+"), "VERSION"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b"), "DATE"),
+    (re.compile(r"\bprocess \d+ *"), "process PID "),
     (re.compile(r"[ \t]+$", re.MULTILINE), ""),
 )
 

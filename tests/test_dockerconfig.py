@@ -106,7 +106,7 @@ def test_an_exact_key_comes_before_a_legacy_one(tmp_path: Path) -> None:
         ({"auth": encoded("a:b"), "username": "x", "password": "y"}, AuthEntry(username="a", password="b")),
         ({"username": "x", "password": "y"}, AuthEntry(username="x", password="y")),
         ({"identitytoken": "t"}, AuthEntry(identity_token="t")),
-        ({"registrytoken": "t", "email": "e"}, AuthEntry()),
+        ({"registrytoken": "t", "email": "e"}, AuthEntry(registry_token="t")),
         ({"auth": None, "password": None}, AuthEntry()),
         ({}, AuthEntry()),
     ],

@@ -12,10 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from mobysession.testing import BlockingFakeDaemon
+
 PACKAGE = Path(__file__).parent.parent / "mobysession"
 
 #: What costs milliseconds and is needed by few: only what uses it may load it.
-HEAVY = {"argcomplete", "asyncio", "docker", "grpc", "httpx", "rich", "sqlite3"}
+HEAVY = {
+    *("argcomplete", "asyncio", "docker", "grpc", "httpx", "keyring", "opentelemetry", "platformdirs", "rich"),
+    "sqlite3",
+}
+#: How many of our modules a small build may load: each is 0.2 ms, before it does anything.
+MOST_OF_OURS = 140
 WAITING = {"trio", "anyio", "asyncio", "socket", "_socket", "ssl", "_ssl", "selectors"}
 
 _ASK = """
@@ -78,7 +85,10 @@ def test_a_session_and_a_build_load_nothing_heavy(tmp_path):
     """The rooms that every build goes through get by without what only some front doors and views need."""
     names = _modules("rpc", "transport", "filesync", "services", "buildkit", "session", "build")
     # What hosts grpcio's servicers is imported when somebody has one; what fetches tokens, when a registry wants one.
-    late = ("mobysession.rpc.grpcio", "mobysession.services.registry_tokens")
+    late = (
+        *("mobysession.rpc.grpcio", "mobysession.services.registry_tokens"),
+        *(() if sys.platform == "win32" else ("mobysession.transport.pipe_windows",)),
+    )
     names = [name for name in names if not name.startswith(late)]
     loaded = _ask(_import_all(names), HEAVY, tmp_path)
     assert {name: found for name, found in loaded.items() if found} == {}
@@ -131,6 +141,44 @@ assert not status and __version__ in printed, (status, printed)
 look("--version")
 """
     assert _ask(body, HEAVY | {"trio"}, tmp_path) == {"--version": []}
+
+
+_BUILD = """
+import os
+from mobysession.cli import entry
+from mobysession.cli.deferred import MODULES
+
+def tell(status):
+    ran = [name for name in sys.modules if name in MODULES and "__getattr__" not in vars(sys.modules[name])]
+    print(json.dumps({"status": status, "loaded": sorted(sys.modules), "ran": ran}), flush=True)
+    leave(status)
+
+leave, os._exit = os._exit, tell
+sys.argv = ["mobysession", *sys.argv[1:]]
+entry()
+"""
+
+
+def test_a_small_build_loads_what_it_uses(tmp_path):
+    """From a cold process most of a small build's time is its imports, so what it need not load it does not.
+
+    Whoever comes past the bound has put something on the way of every build: see `mobysession.cli.deferred`, and
+    imports inside functions, for what is needed by few.
+    """
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    with BlockingFakeDaemon() as daemon:
+        arguments = ["-H", daemon.host, "build", "--progress", "plain", str(tmp_path)]
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", "import json, sys\n" + _BUILD, *arguments], capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["status"] == 0, done.stderr
+    loaded = set(told["loaded"])
+    assert loaded & (HEAVY | {"h11", "hashlib", "secrets", "uuid", "_ssl", "_hashlib"}) == set()
+    # From 3.13 on dataclasses asks inspect for the annotations of every class.
+    assert set(told["ran"]) <= ({"inspect"} if sys.version_info >= (3, 13) else set())
+    assert len([name for name in loaded if name.partition(".")[0] == "mobysession"]) <= MOST_OF_OURS
 
 
 @pytest.mark.parametrize("name", ["socket", "json"])

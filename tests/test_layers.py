@@ -34,15 +34,15 @@ GROUND = (
 
 #: What the arguments of the front doors are made of.
 ARGUMENT_TYPES = (
-    *("buildkit.status", "filesync.sources", "progress.view", "rpc.inspection", "rpc.keepalive", "rpc.registrar"),
-    "transport.endpoint",
+    *("buildkit.status", "filesync.sources", "llb", "progress.view", "rpc.inspection", "rpc.keepalive"),
+    *("rpc.registrar", "transport.endpoint"),
 )
 
 #: Each room, top down, and what it may import besides itself and the ground floor: rooms, or single modules of them.
 ROOMS: dict[str, set[str]] = {
     "cli": {
-        *("dockerpy", "sync", "aio", "build", "session", "progress", "buildkit", "services", "filesync", "rpc"),
-        *("transport", "state", "protocol"),
+        *("dockerpy", "sync", "aio", "doctor", "build", "session", "progress", "llb", "buildkit", "services"),
+        *("filesync", "rpc", "transport", "state", "protocol"),
     },
     # Besides what it opens, what docker-py's clients and arguments become: an endpoint, credentials, a context.
     "dockerpy": {
@@ -52,12 +52,14 @@ ROOMS: dict[str, set[str]] = {
     # Besides the rooms they open, the modules whose types stand in their signatures.
     "sync": {"build", "session", *ARGUMENT_TYPES},
     "aio": {"build", "session", *ARGUMENT_TYPES},
-    "build": {"session", "buildkit", "services", "filesync", "progress", "rpc", "transport", "state"},
+    "doctor": {"session", "buildkit", "services", "transport"},
+    "build": {"session", "llb", "buildkit", "services", "filesync", "progress", "rpc", "transport", "state"},
     # What a session says of itself, protocol.session_headers, is what it hands to every dialer.
     "session": {"services", "rpc", "transport", "state", "protocol.session_headers"},
     "testing": {"rpc", "filesync", "transport", "protocol"},
     "progress": {"buildkit"},
     "buildkit": {"rpc", "transport"},
+    "llb": set(),
     "services": {"rpc", "filesync"},
     "state": {"transport.endpoint"},
     "filesync": {"protocol"},
@@ -81,6 +83,7 @@ HEAVY = {
     "grpc": "rpc",
     "httpx": "services",
     "opentelemetry": "session",
+    "platformdirs": "state",
     "rich": "progress",
     "sqlite3": "state",
 }

@@ -48,6 +48,8 @@ def test_help_loads_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
     if arguments == ["--help"]:
         assert {name for name in names if name.startswith("mobysession.cli.")} == {
             "mobysession.cli.app",
+            "mobysession.cli.deferred",
+            "mobysession.cli.interrupts",
             "mobysession.cli.parser",
         }
 
@@ -59,7 +61,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
         (["-H", "unix:///nowhere", "probe"], 1, "ERROR: there is no socket at unix:///nowhere (--host)\nhint: "),
         (["build", "nowhere"], 1, "ERROR: the build context "),
         (["build", "-t", "Upper", "."], 2, "ERROR: invalid tag 'Upper'\nhint: "),
-        (["build"], 2, "Usage: mobysession build [OPTIONS] PATH\n"),
+        (["build"], 2, "Usage: mobysession build [OPTIONS] PATH"),
         (["bild"], 2, "Usage: mobysession [OPTIONS] COMMAND"),
     ],
 )

@@ -236,3 +236,19 @@ def test_inside_asyncio_it_works(fake_daemon: BlockingFakeDaemon, context: Path)
             assert session.ping() >= 0
 
     asyncio.run(use())
+
+
+def test_run_once_is_a_session_without_a_loop_to_see(fake_docker_host):
+    """One request, its result; with the defaults that the environment has, or those that are given."""
+    from mobysession.session.managed import SessionConfig
+
+    async def number(session):
+        await session.mount()
+        return session.id, session.origin.config.approval
+
+    session_id, approval = sync.run_once(number, [])
+    assert approval == "granted"
+    assert session_id
+    assert sync.run_once(number, [], config=SessionConfig(approval="refused"))[1] == "refused"
+    with pytest.raises(UsageError, match="no services were chosen"):
+        sync.run_once(number)

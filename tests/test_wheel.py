@@ -67,13 +67,15 @@ def test_the_whole_package_is_packed(wheel):
 
 
 def test_every_public_module_can_be_imported(installed):
-    """Each module without an underscore in its path is importable, and comes from the wheel."""
+    """Each module without an underscore in its path is importable here, and comes from the wheel."""
     body = """
 import importlib, pathlib
 root = pathlib.Path(sys.path[0])
 paths = [path.relative_to(root).with_suffix("") for path in sorted(root.joinpath("mobysession").rglob("*.py"))]
 names = [".".join(path.parts).removesuffix(".__init__") for path in paths]
 names = [name for name in names if not any(part.startswith("_") for part in name.split("."))]
+if sys.platform != "win32":
+    names = [name for name in names if not name.endswith("_windows")]
 answer = {name: importlib.import_module(name).__file__ for name in names}
 """
     files = _ask(installed, body)

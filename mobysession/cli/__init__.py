@@ -13,6 +13,8 @@ from mobysession._version import __version__
 
 __all__ = ["entry", "main"]
 
+_VERSION = ["--version"]
+
 
 def entry() -> None:
     """Run the command line as a process of its own, and end the process.
@@ -21,7 +23,18 @@ def entry() -> None:
     And at the end it is not taken apart object by object: that would be another 12 to 19 of its 300 ms.
     """
     gc.disable()
-    status = main(sys.argv[1:])
+    arguments = sys.argv[1:]
+    if arguments == _VERSION:
+        status = main(arguments)
+    else:
+        from mobysession.cli.interrupts import die_of_interrupts
+
+        die_of_interrupts()
+        from mobysession.cli.deferred import defer_imports
+
+        defer_imports()
+        status = main(arguments)
+        die_of_interrupts()
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -35,7 +48,7 @@ def main(arguments: list[str]) -> int:
     """Run the command line and return the exit status."""
     # Scripts ask for the version often; the frameworks behind the verbs take longer to load than to answer.
     try:
-        if arguments == ["--version"]:
+        if arguments == _VERSION:
             print(f"mobysession {__version__}", flush=True)
             return 0
         from mobysession.cli.app import run

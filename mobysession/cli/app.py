@@ -7,12 +7,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mobysession.cli.interrupts import raise_interrupts
 from mobysession.cli.parser import complete, parse
 from mobysession.errors import BuildFailed, EngineError, MobysessionError, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from mobysession.state.references import DaemonReference
     from mobysession.transport.endpoint import Endpoint
 
 __all__ = ["Target", "run", "run_async"]
@@ -23,11 +25,12 @@ _HANDLER = "mobysession command line"
 
 
 class Target:
-    """Which daemon the verbs talk to: ``--host``, ``--context``, or what the environment says."""
+    """Which daemon the verbs talk to: ``--host``, ``--context``, what the environment says, or the active reference."""
 
     def __init__(self, host: str | None, context: str | None) -> None:
         self._host = host
         self._context = context
+        self._chosen: tuple[Endpoint, DaemonReference | None] | None = None
 
     def endpoint(self, attach: str = "auto") -> Endpoint:
         """Return the endpoint; EndpointError where there is none. ``attach`` tells a buildkitd from an engine."""
@@ -35,7 +38,26 @@ class Target:
 
         if attach == "buildkitd" and self.is_default:
             return Endpoint.buildkitd()
-        return Endpoint.from_env(host=self._host, context=self._context)
+        return self._choose()[0]
+
+    def view(self, attach: str = "auto") -> str | None:
+        """Return how the progress is shown on this daemon where nobody says; None where that was never said."""
+        if attach == "buildkitd" and self.is_default:
+            return None
+        reference = self._choose()[1]
+        return reference.view if reference is not None else None
+
+    def _choose(self) -> tuple[Endpoint, DaemonReference | None]:
+        from mobysession.transport.endpoint import Endpoint
+
+        if self._chosen is None:
+            found = Endpoint.from_env(host=self._host, context=self._context)
+            self._chosen = found, None
+            if found.is_default:
+                from mobysession.state.active import stand_in
+
+                self._chosen = stand_in(found)
+        return self._chosen
 
     @property
     def is_default(self) -> bool:
@@ -74,6 +96,7 @@ def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
     """Run a coroutine function on trio; Ctrl-C cancels it wherever it waits, and arrives here as KeyboardInterrupt."""
     import trio
 
+    raise_interrupts()
     if not gc.isenabled():
         # `main` disabled it while everything was loaded; from now on there may be garbage.
         gc.freeze()
@@ -130,6 +153,18 @@ def _set_up_logging(verbose: int) -> None:
         logger.removeHandler(old)
     handler = logging.StreamHandler()
     handler.name = _HANDLER
+    handler.addFilter(_leave_table)
     handler.setFormatter(logging.Formatter("%(relativeCreated)6d %(levelname).1s %(name)s: %(message)s"))
     logger.addHandler(handler)
     logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+
+
+def _leave_table(_record: object) -> bool:
+    """Let the progress table get out of the way of a line that is about to be logged; keep every line."""
+    import threading
+
+    table = sys.modules.get("mobysession.progress.tty")
+    # Elsewhere it may be being drawn meanwhile.
+    if table is not None and threading.current_thread() is threading.main_thread():
+        table.leave_terminal()
+    return True

@@ -7,12 +7,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mobysession.cli.app import run_async
+from mobysession.cli.interrupts import raise_interrupts
 from mobysession.cli.parser import add_attach, offer
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from mobysession.build.calls import Call, CallAnswer
+    from mobysession.build.options import BuildOptions
     from mobysession.cli.app import Target
     from mobysession.cli.parser import Parser
     from mobysession.services.secrets import SecretSource
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["SYNOPSIS", "add_options", "run"]
 
 
-SYNOPSIS = " PATH"
+SYNOPSIS = " PATH|URL|-"
+_ATTESTS = ("type=provenance", "type=sbom")
+_VIEWS = ("auto", "plain", "tty", "quiet", "rawjson")
 _OUTPUTS = tuple(f"type={kind}" for kind in ("local", "tar", "oci", "docker", "image", "registry", "cacheonly"))
 
 
@@ -30,7 +35,8 @@ def add_options(parser: Parser) -> None:
     """Add what `run` takes."""
     add = parser.add_argument
     several: dict[str, Any] = {"action": "append", "default": []}
-    add("context", metavar="PATH", help="The directory that COPY and ADD read; - is a tar or a Dockerfile on stdin.")
+    context = "The directory that COPY and ADD read, or the address of a repository or an archive; - is a tar or a"
+    add("context", metavar="PATH", help=f"{context} Dockerfile on stdin.")
     add("-f", "--file", metavar="FILE", help="Dockerfile; - is stdin [default: PATH/Dockerfile]")
     tree = "Further tree for FROM NAME and COPY --from=NAME: a directory, or a text such as docker-image://alpine."
     add("--build-context", dest="build_contexts", **several, metavar="NAME=DIR|URL", help=tree)
@@ -61,11 +67,28 @@ def add_options(parser: Parser) -> None:
     result = "Where the result goes: DIR for type=local, - for a tar on stdout [default: the engine's image store]"
     output = "DIR|-|type=TYPE[,dest=PATH][,KEY=VALUE]"
     offer(add("-o", "--output", dest="outputs", **several, metavar=output, help=result), *_OUTPUTS)
+    add("--push", action="store_true", help="Send the image to its registries, as --output type=registry.")
+    add("--load", action="store_true", help="Put the image into the engine's store, as --output type=docker.")
+    note = "Annotation of the image, or of its TYPE: manifest, index, manifest[PLATFORM], ..."
+    add("--annotation", dest="annotations", **several, metavar="[TYPE:]KEY=VALUE", help=note)
+    attest = "Attestation, as type=sbom,generator=IMAGE."
+    offer(add("--attest", dest="attests", **several, metavar="type=TYPE[,KEY=VALUE]", help=attest), *_ATTESTS)
+    provenance = "Attest where the image comes from: true, false, or attributes as mode=max."
+    offer(add("--provenance", metavar="BOOL|KEY=VALUE", help=provenance), "true", "false", "mode=max")
+    sbom = "Attest what is in the image: true, false, or attributes as generator=IMAGE."
+    offer(add("--sbom", metavar="BOOL|KEY=VALUE", help=sbom), "true", "false")
+    allow = "Entitlement: network.host, security.insecure, device or device=NAME."
+    offer(add("--allow", **several, metavar="ENTITLEMENT", help=allow), "network.host", "security.insecure", "device")
+    add("--cgroup-parent", metavar="CGROUP", help="The cgroup above those of RUN.")
+    call = "Ask for something else than a build: check, outline, targets [default: build]"
+    offer(add("--call", metavar="NAME[,format=json]", help=call), "build", "check", "outline", "targets")
+    add("--check", dest="call", action="store_const", const="check", help="As --call check.")
     add("--iidfile", metavar="FILE", help="Write the image ID to this file.")
     add("--metadata-file", metavar="FILE", help="Write the engine's response to it, as JSON.")
+    add("--timeline", metavar="FILE", help="Write the build over time: a page as FILE.html, a trace as FILE.json.")
     add("-q", "--quiet", action="store_true", help="Show no progress, print the image ID.")
-    progress = "auto, plain, tty or quiet [env: BUILDKIT_PROGRESS; default: auto]"
-    offer(add("--progress", metavar="KIND", help=progress), "auto", "plain", "tty", "quiet")
+    progress = f"{', '.join(_VIEWS[:-1])} or {_VIEWS[-1]} [env: BUILDKIT_PROGRESS; default: auto]"
+    offer(add("--progress", metavar="KIND", help=progress), *_VIEWS)
     driver = "How the engine is asked: control, classic or auto [default: auto]"
     offer(add("--driver", default="auto", metavar="KIND", help=driver), "auto", "control", "classic")
     add_attach(parser)
@@ -99,24 +122,55 @@ def run(target: Target, options: argparse.Namespace) -> int:
         cache_from=options.cache_from,
         cache_to=options.cache_to,
         outputs=options.outputs,
+        push=options.push,
+        load=options.load,
+        annotations=options.annotations,
+        attests=options.attests,
+        provenance=options.provenance,
+        sbom=options.sbom,
+        allow=options.allow,
+        cgroup_parent=options.cgroup_parent,
+        call=options.call,
         iidfile=options.iidfile,
         metadata_file=options.metadata_file,
+        timeline=options.timeline,
         driver=options.driver,
         attach=options.attach,
     )
-    view = "quiet" if options.quiet else options.progress or os.environ.get("BUILDKIT_PROGRESS") or "auto"
+    view = "quiet" if options.quiet else options.progress or os.environ.get("BUILDKIT_PROGRESS")
+    view = view or target.view(options.attach) or "auto"
     result = run_async(_build, build_with, build, target, view)
+    if message := result.response.get("frontend.result.inlinemessage"):
+        # What a frontend wants to be said, and buildx says there.
+        print(f"\n{message}", flush=True)
+    if (call := build.called()) is not None:
+        return _print_answer(result.answer, call, _shown_dockerfile(build))
     if not result.image_id or any(output.is_stdout for output in build.exports()):
         return 0
     if view == "quiet":
         print(result.image_id, flush=True)
-    elif not options.tags:
+    elif not options.tags and view != "rawjson":
         print(f"image: {result.image_id}", file=sys.stderr)
     return 0
 
 
 async def _build(build_with: Any, options: Any, target: Target, view: str) -> Any:
     return await build_with(options, endpoint=target.endpoint(options.attach), progress=view)
+
+
+def _print_answer(answer: CallAnswer, call: Call, dockerfile: str) -> int:
+    print(end=answer.render(call.format, dockerfile=dockerfile), flush=True)
+    if answer.error:
+        print(f"ERROR: {answer.render_error(dockerfile=dockerfile)}", end="", file=sys.stderr)
+        return 1
+    return 0 if call.ignore_status else answer.status
+
+
+def _shown_dockerfile(build: BuildOptions) -> str:
+    """Return the Dockerfile's name as docker's CLI shows it: as it was given, not as the engine knows it."""
+    if build.file is not None:
+        return "stdin" if build.file == "-" else os.fspath(build.file)
+    return os.path.normpath(os.path.join(str(build.context), "Dockerfile"))
 
 
 def _contexts(given: list[str]) -> dict[str, str]:
@@ -147,6 +201,7 @@ def _ssh(specs: Sequence[str]) -> dict[str, SshSource]:
 
     agents = ssh_agents(specs)
     if sys.stdin.isatty():
+        raise_interrupts()
         # Here, where Ctrl-C ends a question at once, and not once a thread prepares the build.
         for source in agents.values():
             if isinstance(source, SshKeys):

@@ -52,8 +52,9 @@ SYNOPSIS = ""
 
 def add_options(parser: Parser) -> None:
     """Add what `run` takes."""
-    progress = parser.add_argument("--progress", default="auto", metavar="KIND", help="auto, plain, tty or quiet.")
-    offer(progress, "auto", "plain", "tty", "quiet")
+    kinds = "auto, plain, tty, quiet or rawjson."
+    progress = parser.add_argument("--progress", default="auto", metavar="KIND", help=kinds)
+    offer(progress, "auto", "plain", "tty", "quiet", "rawjson")
     fake = "Use the built-in fake daemon, without looking for an engine."
     parser.add_argument("--fake", action="store_true", help=fake)
 

@@ -39,33 +39,36 @@ def add_options(parser: Parser) -> None:
 def run(target: Target, options: argparse.Namespace) -> int:
     """Upgrade a connection to the daemon and connect it to stdin and stdout."""
     from mobysession.errors import UsageError
-    from mobysession.identity import new_id
-    from mobysession.protocol.session_headers import SessionHeaders
 
     given = options.session_id, options.name, options.shared_key, options.methods
     if options.grpc and any(given):
         raise UsageError("--grpc takes no session options: nothing is served there")
-    if options.grpc:
-        run_async(_dial, target, "/grpc", [])
-        return 0
-    headers = SessionHeaders(
-        session_id=options.session_id or new_id(),
-        name=options.name,
-        shared_key=options.shared_key,
-        methods=tuple(options.methods),
-    )
-    run_async(_dial, target, "/session", headers.fields())
+    run_async(_dial_grpc if options.grpc else _dial_session, target, options)
     return 0
 
 
-async def _dial(target: Target, path: str, headers: list[tuple[str, str]]) -> None:
+async def _dial_grpc(target: Target, options: argparse.Namespace) -> None:
+    from mobysession.transport.hijack import hijack
+
+    async with await hijack(target.endpoint(), "/grpc") as stream:
+        await _connect(stream)
+
+
+async def _dial_session(target: Target, options: argparse.Namespace) -> None:
+    from mobysession.session.sessions import Sessions
+
+    async with Sessions(target.endpoint()).session(
+        options.session_id or None, name=options.name, shared_key=options.shared_key, methods=options.methods
+    ) as stream:
+        await _connect(stream)
+
+
+async def _connect(stream: trio.abc.Stream) -> None:
     import trio
 
     from mobysession.concurrency import open_nursery
-    from mobysession.transport.hijack import hijack
 
-    stream = await hijack(target.endpoint(), path, headers)
-    async with stream, open_nursery() as nursery:
+    async with open_nursery() as nursery:
         nursery.start_soon(_send_stdin, stream)
         try:
             async for data in stream:

@@ -24,9 +24,17 @@ __all__ = ["CommandLine", "Parser", "add_attach", "complete", "offer", "parse"]
 _VERBS = {
     "build": "Build an image from a directory.",
     "context": "Explain what of a directory a build would send.",
+    "daemons": "Remember daemons, and which one is used where nobody names one.",
     "demo": "Build a small image that proves the callbacks.",
     "dial": "Connect stdin and stdout to an upgraded stream of the daemon.",
+    "doctor": "Check what builds depend on, and say what mends it.",
+    "du": "Show the build cache.",
+    "history": "Look at the builds that an engine remembers.",
+    "llb": "Look at a build as BuildKit is asked for it.",
     "probe": "Open a session and report what the daemon says and does.",
+    "prune": "Delete build cache.",
+    "sessions": "See, watch and end the sessions of your processes on this machine.",
+    "workers": "List what executes builds.",
 }
 #: Columns of a help text. Unless it is given, argparse asks for the terminal's with each option that it learns.
 _HELP_WIDTH = 80
@@ -106,19 +114,27 @@ class _Help(argparse.HelpFormatter):
 
 
 def parse(arguments: Sequence[str]) -> CommandLine:
-    """Read the command line.
+    """Read the command line: the program's own options up to the verb, and the rest as the verb has it.
 
     Raises:
         SystemExit: it is answered already (help, the version), or it cannot be read and was told so (status 2).
     """
-    program = _program()
-    verbs = _add_verbs(program, arguments)
+    program = _Program()
     if not arguments:
         program.print_help(sys.stderr)
         program.exit(2)
-    options, rest = program.parse_known_args(arguments)
+    before, verb, after = program.split(arguments)
+    options, rest = program.parse_known_args(before)
     if rest:
-        verbs[options.verb].refuse(rest[0])
+        program.refuse(rest[0])
+    if verb is None:
+        program.error("the following arguments are required: COMMAND")
+    if verb not in _VERBS:
+        program.error(f"argument COMMAND: invalid choice: {verb!r} (choose from {', '.join(map(repr, _VERBS))})")
+    parser = _fill(Parser(**_head(verb)), verb)
+    options, rest = parser.parse_known_args(after, options)
+    if rest:
+        parser.refuse(rest[0])
     if options.host is not None and options.docker_context is not None:
         program.error("--host and --context exclude each other")
     return CommandLine(options.run, options)
@@ -128,8 +144,8 @@ def complete(line: str) -> None:
     """Tell the shell what may come next on ``line``, and end the process; nothing else may have been printed."""
     import argcomplete
 
-    program = _program()
-    _add_verbs(program, line.split())
+    program = _Program()
+    program.add_verbs(line.split())
     argcomplete.autocomplete(program, always_complete_options=False)
 
 
@@ -145,40 +161,69 @@ def add_attach(parser: argparse.ArgumentParser) -> None:
     offer(parser.add_argument("--attach", default="auto", metavar="WAY", help=text), *ways)
 
 
-def _program() -> Parser:
-    program = Parser(
-        prog="mobysession",
-        description="BuildKit builds and Docker-daemon sessions, without the docker CLI.",
-        synopsis=" COMMAND [ARGS]...",
-    )
-    add = program.add_argument
-    add(
-        *("-H", "--host"),
-        metavar="URL",
-        help="Daemon: unix://, tcp://, ssh:// [default: DOCKER_HOST, the docker context, the socket]",
-    )
-    add("-c", "--context", dest="docker_context", metavar="NAME", help="A docker context, instead of --host.")
-    add("-v", "--verbose", action="count", default=0, help="Say more on stderr; twice for everything.")
-    version = f"mobysession {__version__}"
-    add("--version", action="version", version=version, help="Show the version and exit.")
-    return program
+class _Program(Parser):
+    """The parser of what stands before the verb; the verbs are added where all are told of."""
 
-
-def _add_verbs(program: Parser, words: Sequence[str]) -> dict[str, Parser]:
-    """Add the verbs. Of those that are not among ``words``, the command line, nothing but the name is known."""
-    verbs = program.add_subparsers(title="commands", metavar="COMMAND", dest="verb", required=True)
-    parsers = {}
-    for name, summary in _VERBS.items():
-        command = importlib.import_module(f"mobysession.cli.{name}") if name in words else None
-        parser = verbs.add_parser(
-            name,
-            help=summary,
-            prog=f"mobysession {name}",
-            description=command.run.__doc__ if command else None,
-            synopsis=command.SYNOPSIS if command else "",
+    def __init__(self) -> None:
+        super().__init__(
+            prog="mobysession",
+            description="BuildKit builds and Docker-daemon sessions, without the docker CLI.",
+            synopsis=" COMMAND [ARGS]...",
         )
-        if command:
-            command.add_options(parser)
-            parser.set_defaults(run=command.run)
-        parsers[name] = parser
-    return parsers
+        add = self.add_argument
+        add(
+            *("-H", "--host"),
+            metavar="URL",
+            help="Daemon: unix://, tcp://, ssh://, docker-container:// and others "
+            "[default: DOCKER_HOST, the docker context, the socket]",
+        )
+        add("-c", "--context", dest="docker_context", metavar="NAME", help="A docker context, instead of --host.")
+        add("-v", "--verbose", action="count", default=0, help="Say more on stderr; twice for everything.")
+        version = f"mobysession {__version__}"
+        add("--version", action="version", version=version, help="Show the version and exit.")
+
+    def split(self, words: Sequence[str]) -> tuple[Sequence[str], str | None, Sequence[str]]:
+        """Return what stands before the verb, the verb, None where there is none, and what follows it."""
+        at = 0
+        while at < len(words):
+            if words[at] == "--":
+                return words[:at], *self._verb(words[at + 1 :])
+            if not words[at].startswith("-"):
+                return words[:at], *self._verb(words[at:])
+            action = self._option_string_actions.get(words[at])
+            at += 2 if action is not None and action.nargs is None else 1
+        return words, None, ()
+
+    @staticmethod
+    def _verb(words: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+        return (words[0], words[1:]) if words else (None, ())
+
+    def format_help(self) -> str:
+        """Return the help, of which the verbs are a part."""
+        if self._subparsers is None:
+            self.add_verbs(())
+        return super().format_help()
+
+    def add_verbs(self, words: Sequence[str]) -> None:
+        """Add the verbs. Of those that are not among ``words``, the command line, nothing but the name is known."""
+        verbs = self.add_subparsers(
+            title="commands", metavar="COMMAND", dest="verb", required=True, parser_class=Parser
+        )
+        for name, summary in _VERBS.items():
+            if name in words:
+                _fill(verbs.add_parser(name, help=summary, **_head(name)), name)
+            else:
+                verbs.add_parser(name, help=summary, prog=f"mobysession {name}", description=None, synopsis="")
+
+
+def _head(verb: str) -> dict[str, Any]:
+    command = importlib.import_module(f"mobysession.cli.{verb}")
+    return {"prog": f"mobysession {verb}", "description": command.run.__doc__, "synopsis": command.SYNOPSIS}
+
+
+def _fill(parser: Parser, verb: str) -> Parser:
+    """Add the options of a verb, and what runs it."""
+    command = importlib.import_module(f"mobysession.cli.{verb}")
+    command.add_options(parser)
+    parser.set_defaults(run=command.run)
+    return parser

@@ -80,7 +80,7 @@ async def _probe(endpoint: Endpoint, attach: str, hold: float) -> dict[str, Any]
     async with session.attach():
         ready = time.monotonic() - began
         report: dict[str, Any] = {
-            "endpoint": {"url": endpoint.url, "source": endpoint.source},
+            "endpoint": _endpoint_report(endpoint),
             "session": _session_report(session, ready, await _in_time("a PING", session.ping)),
             "engine": engine,
             "ways": [
@@ -94,6 +94,22 @@ async def _probe(endpoint: Endpoint, attach: str, hold: float) -> dict[str, Any]
             await trio.sleep(hold)
     report["callbacks"] = callbacks
     return report
+
+
+def _endpoint_report(endpoint: Endpoint) -> dict[str, Any]:
+    proxy = None
+    if endpoint.proxy is not None:
+        from mobysession.transport.proxy import parse_proxy
+
+        # Without its login.
+        proxy = str(parse_proxy(endpoint.proxy))
+    return {
+        "url": endpoint.url,
+        "source": endpoint.source,
+        "daemon": endpoint.daemon,
+        "proxy": proxy,
+        "pinned_api_version": endpoint.api_version,
+    }
 
 
 async def _engine(endpoint: Endpoint) -> dict[str, Any]:
@@ -169,9 +185,9 @@ async def _buildkit(endpoint: Endpoint) -> dict[str, Any]:
         "version": (version.version if version is not None else "") or None,
         "workers": [
             {
-                "id": worker.ID,
-                "platforms": ["/".join(filter(None, (p.OS, p.Architecture, p.Variant))) for p in worker.platforms],
-                "labels": dict(worker.Labels),
+                "id": worker.id,
+                "platforms": list(worker.platforms),
+                "labels": worker.labels,
             }
             for worker in workers
         ],
@@ -202,6 +218,8 @@ def _render(report: dict[str, Any]) -> str:
     session, engine, buildkit = report["session"], report["engine"], report["buildkit"]
     lines = [
         f"endpoint    {report['endpoint']['url']} ({report['endpoint']['source']})",
+        *([f"proxy       {report['endpoint']['proxy']}"] if report["endpoint"]["proxy"] else []),
+        *([f"pinned      API {pinned}"] if (pinned := report["endpoint"]["pinned_api_version"]) else []),
         f"engine      {engine['version']}, API {engine['api_version']}, {engine['os']}/{engine['arch']}"
         if engine
         else "engine      none: a buildkitd",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, TextIO
+from weakref import WeakSet
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from mobysession.buildkit.status import BuildStatus, Changes
 
-__all__ = ["TtyView"]
+__all__ = ["TtyView", "leave_terminal"]
 
 _REFRESH = 0.1
 _TICK = 0.15
@@ -31,6 +32,8 @@ _TICK = 0.15
 _MARGIN = 2
 #: Cells that a name keeps before the note behind it is left out.
 _NARROWEST = 12
+#: Views that have a table on a terminal.
+_drawing: WeakSet[TtyView] = WeakSet()
 _STYLES = {"plain": "", "done": "blue", "failed": "red", "cancelled": "yellow", "faint": "dim"}
 
 
@@ -51,13 +54,7 @@ class TtyView:
         self._stream = stream
         self._clock = clock
         self._console = console or Console(file=stream, force_terminal=True, highlight=False, markup=False, emoji=False)
-        self._live = Live(
-            console=self._console,
-            auto_refresh=False,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            vertical_overflow="crop",
-        )
+        self._live = self._new_live()
         self._status: BuildStatus | None = None
         self._drawn_at = float("-inf")
         self._ahead: int | None = None
@@ -74,6 +71,15 @@ class TtyView:
         if self._status is not None:
             self._draw(self._status)
 
+    def leave(self) -> None:
+        """Take the table away, so that something else can be written there; the next drawing begins below it."""
+        _drawing.discard(self)
+        if self._live.is_started:
+            self._live.transient = True
+            self._live.stop()
+        # One that is started again would look for its table where it left it.
+        self._live = self._new_live()
+
     def close(self, error: BaseException | None = None) -> None:
         """Draw all steps a last time, then the logs of the failed ones after an error, then the warnings."""
         status, self._status = self._status, None
@@ -85,8 +91,18 @@ class TtyView:
             self._live.update(self._table(status, None, finished=error is None), refresh=False)
         finally:
             self._live.stop()
+            _drawing.discard(self)
         logs = failed_logs(status) if error is not None else ()
         write(self._stream, [*logs, *warning_summary(status.warnings)])
+
+    def _new_live(self) -> Live:
+        return Live(
+            console=self._console,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        )
 
     def _draw(self, status: BuildStatus) -> None:
         self._drawn_at = self._clock()
@@ -96,6 +112,7 @@ class TtyView:
 
     def _start(self) -> None:
         if not self._live.is_started:
+            _drawing.add(self)
             self._live.start()
             self._console.show_cursor(True)
 
@@ -114,6 +131,12 @@ class TtyView:
 
     def _engine_time(self) -> int:
         return int(self._clock() * SECOND) + (self._ahead or 0)
+
+
+def leave_terminal() -> None:
+    """Take every table off its terminal, for whoever is about to write a line there: they are drawn again below it."""
+    for view in list(_drawing):
+        view.leave()
 
 
 def _times(changes: Changes) -> Iterator[int]:

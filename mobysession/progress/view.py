@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["View", "ViewKind", "keep_ticking", "open_view"]
 
-ViewKind = Literal["auto", "plain", "tty", "quiet"]
+ViewKind = Literal["auto", "plain", "tty", "quiet", "rawjson"]
 
 
 class View(Protocol):
@@ -64,6 +64,10 @@ def open_view(kind: ViewKind, stream: TextIO) -> View:
         from mobysession.progress.quiet import QuietView
 
         return QuietView(stream)
+    if kind == "rawjson":
+        from mobysession.progress.rawjson import RawJsonView
+
+        return RawJsonView(stream)
     if kind == "tty" or (kind == "auto" and _can_redraw(stream)):
         from mobysession.progress.tty import TtyView  # loads rich, which takes a while
 

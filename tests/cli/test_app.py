@@ -41,7 +41,12 @@ def test_the_version_is_told_by_either_way(cli: Cli) -> None:
     [
         ([], "mobysession [OPTIONS] COMMAND", "probe             Open a session"),
         (["bild"], "mobysession [OPTIONS] COMMAND", "Error: argument COMMAND: invalid choice: 'bild' (choose from "),
-        (["-x", "build", "."], "mobysession build [OPTIONS] PATH", "Error: no such option '-x'\n"),
+        (["-x", "build", "."], "mobysession [OPTIONS] COMMAND", "Error: no such option '-x'\n"),
+        (["--hots", "x", "build", "."], "mobysession [OPTIONS] COMMAND", "'--hots' (did you mean --host?)"),
+        (["-v"], "mobysession [OPTIONS] COMMAND", "Error: the following arguments are required: COMMAND\n"),
+        (["-v", "--"], "mobysession [OPTIONS] COMMAND", "Error: the following arguments are required: COMMAND\n"),
+        (["--", "-v", "build", "."], "mobysession [OPTIONS] COMMAND", "Error: argument COMMAND: invalid choice: '-v'"),
+        (["-H"], "mobysession [OPTIONS] COMMAND", "Error: argument -H/--host: expected one argument\n"),
         (["build"], "mobysession build [OPTIONS] PATH", "Error: the following arguments are required: PATH\n"),
         (["build", "a", "b"], "mobysession build [OPTIONS] PATH", "Error: unexpected argument 'b'\n"),
         (["build", ".", "--iidfil=1"], "mobysession build [OPTIONS] PATH", "'--iidfil' (did you mean --iidfile?)"),
@@ -56,6 +61,11 @@ def test_a_command_line_that_cannot_be_read(cli: Cli, arguments: list[str], usag
     assert (status, out) == (2, "")
     assert err.startswith(f"Usage: {usage}")
     assert words in err
+
+
+def test_options_may_be_ended_before_the_verb(cli: Cli) -> None:
+    """``--`` says that what follows is the verb."""
+    assert cli("-H", "unix:///nowhere", "--", "probe") == cli("-H", "unix:///nowhere", "probe")
 
 
 def test_host_and_context_exclude_each_other(cli: Cli) -> None:

@@ -53,6 +53,39 @@ def test_the_progress_is_taken_from_the_environment(
     assert "hello.txt" in cli("build", "--progress", "plain", context).err
 
 
+def test_what_a_build_may_do_reaches_the_engine(cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path) -> None:
+    """Entitlements, the cgroup, attestations that are left out, and git's attributes, which win over nothing."""
+    options = ("--allow", "network.host", "--allow=device=a/b=c", "--cgroup-parent", "/c", "--provenance=false")
+    ran = cli("build", *options, "--platform", "AMD64", "--load", context)
+    assert ran.status == 0, ran.err
+    (*_, solve) = fake_docker_host.daemon.solver.solves.values()
+    assert list(solve.request.Entitlements) == ["network.host", "device=a/b=c"]
+    found = attributes(fake_docker_host)
+    assert (found["cgroup-parent"], found["platform"]) == ("/c", "linux/amd64")
+    assert "attest:provenance" not in found
+    assert [exporter.Type for exporter in solve.request.Exporters] == ["moby"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--annotation", "a"), "is not KEY=VALUE"),
+        (("--attest", "sbom"), "is not key=value"),
+        (("--allow", "everything"), "there is no entitlement"),
+        (("--call", "check,format=xml"), "a call has no format"),
+        (("--platform", "nonsense"), "is no platform"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path, options: tuple[str, ...], words: str
+) -> None:
+    """With status 2, before the engine is asked."""
+    ran = cli("build", *options, context)
+    assert ran.status == 2
+    assert words in ran.err
+    assert fake_docker_host.daemon.requests == []
+
+
 def test_every_option_reaches_the_engine(
     cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +208,7 @@ WRONG: dict[str, tuple[list[Any], int, str]] = {
     "bad host entry": (["build", "--add-host", "x", "."], 2, "it must look like HOST:IP"),
     "caches": (["build", "--no-cache", "--no-cache-filter", "a", "."], 2, "exclude each other"),
     "empty name": (["build", "--build-arg", "=1", "."], 2, "empty name"),
-    "bad progress": (["build", "--progress", "rawjson", "."], 2, "hint: Choose one of: auto, plain, tty, quiet"),
+    "bad progress": (["build", "--progress", "fancy", "."], 2, "hint: Choose one of: auto, plain, tty, quiet"),
     "no context": (["build", "missing"], 1, "does not exist"),
     "a file": (["build", "a-file"], 1, "is not a directory"),
     "no Dockerfile": (["build", "."], 1, "there is no Dockerfile in"),

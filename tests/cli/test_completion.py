@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mobysession.cli.parser import _VERBS
+
 BIN = Path(sys.executable).parent
 
 
@@ -36,7 +38,7 @@ def _ask(shell: str, line: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("mobysession ", ["build", "context", "demo", "dial", "probe"]),
+        ("mobysession ", sorted(_VERBS)),
         ("mobysession bu", ["build"]),
         ("mobysession build --no", ["--no-cache", "--no-cache-filter"]),
         ("mobysession --host tcp://h probe --h", ["--help", "--hold"]),

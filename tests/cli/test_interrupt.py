@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -29,6 +30,42 @@ def interrupt(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
     assert b"Traceback" not in err
     assert b"Error" not in err
     return out, err
+
+
+_INTERRUPTED_IMPORT = """
+import signal, sys
+
+module = sys.argv.pop(1)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            signal.raise_signal(signal.SIGINT)
+
+from mobysession.cli import entry
+sys.meta_path.insert(0, Finder())
+entry()
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["argparse", "mobysession.cli.build", "logging", "trio", "trio._core._ki", "h2.events", "mobysession.build.build"],
+)
+def test_a_process_that_still_loads_can_be_left(context: Path, module: str) -> None:
+    """Wherever in its imports it is, which may take what is raised there for something else."""
+    arguments = [module, "-H", "unix:///nowhere", "build", str(context)]
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED_IMPORT, *arguments], capture_output=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_a_process_that_was_told_to_ignore_interrupts_does(context: Path) -> None:
+    """As ``nohup`` and shells do for what runs in the background."""
+    code = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + _INTERRUPTED_IMPORT
+    arguments = ["trio", "-H", "unix:///nowhere", "build", str(context)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, timeout=20)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"ERROR: there is no socket")
 
 
 @pytest.mark.parametrize(("driver", "progress"), [("control", "plain"), ("control", "tty"), ("classic", "quiet")])

@@ -23,7 +23,13 @@ def test_the_report_is_json_and_nothing_else(cli: Cli, fake_docker_host: Blockin
     report = json.loads(out)
     assert status == 0
     assert "holding the session" in err
-    assert report["endpoint"] == {"url": fake_docker_host.host, "source": "DOCKER_HOST"}
+    assert report["endpoint"] == {
+        "url": fake_docker_host.host,
+        "source": "DOCKER_HOST",
+        "daemon": "docker",
+        "proxy": None,
+        "pinned_api_version": None,
+    }
     assert (report["session"]["status"], report["session"]["upgrade"]) == (101, "h2c")
     assert report["session"]["settings"]
     assert report["engine"]["api_version"] == "1.51"
@@ -37,6 +43,16 @@ def test_the_report_is_text_for_people(cli: Cli, fake_docker_host: BlockingFakeD
     assert [line.split()[0] for line in out.splitlines()[:7]] == [
         *("endpoint", "engine", "attach", "ready", "settings", "buildkit", "worker"),
     ]
+
+
+def test_a_pinned_version_is_reported(
+    cli: Cli, fake_docker_host: BlockingFakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has set DOCKER_API_VERSION and forgotten it is reminded."""
+    monkeypatch.setenv("DOCKER_API_VERSION", "1.44")
+    status, out, _ = cli("probe")
+    assert status == 0
+    assert "pinned      API 1.44\n" in out
 
 
 @pytest.mark.parametrize(
