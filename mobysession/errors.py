@@ -4,6 +4,7 @@
 
     MobysessionError                    the root; has ``message``, ``hint`` and ``exit_status``
     +-- UsageError                      the caller: an argument or a combination of arguments is wrong
+    |   +-- BakeError                   whoever wrote it: a bake file makes no sense; file and line
     +-- EndpointError                   the user: a host string, a variable or a docker context is wrong
     +-- ConfigError                     the user: a variable that a session's defaults are read from is wrong
     +-- TransportError                  the network, between us and the daemon
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ApiError",
+    "BakeError",
     "BuildFailed",
     "ConfigError",
     "ConnectError",

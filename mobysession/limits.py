@@ -190,6 +190,15 @@ AGENT_LIST_TIMEOUT: Final = 10.0
 MAX_AGENT_CONNECTIONS: Final = 100
 #: Bytes of one message of a forwarded agent connection (moby/buildkit session/sshforward/copy.go).
 AGENT_CHUNK: Final = 32 * KIB
+#: Builds of one call that run at once, unless the caller says otherwise. Ours: each has two connections and a walk, and
+#: engines run four steps a core at most anyway.
+BUILDS_AT_ONCE: Final = 16
+#: Seconds until a build whose engine went away is asked for again, doubled with each time up to the second number.
+#: Ours: an engine that is restarted needs some, and one that is gone for longer needs somebody to look at it.
+RETRY_WAIT: Final = 1.0
+RETRY_WAIT_MOST: Final = 30.0
+#: Entries of directories that builds of one call keep for each other. Ours: some 50 MB; what is beyond is listed anew.
+SHARED_ENTRIES: Final = 200_000
 #: Seconds for which credentials that were looked up are used again: 4 min 50 s (docker/buildx, configprovider.go), just
 #: below the 5 minutes that the shortest-lived registry tokens last.
 CREDENTIAL_CACHE: Final = 290.0
@@ -202,6 +211,10 @@ TOKEN_TIMEOUT: Final = 15.0
 TOKEN_CONNECT_TIMEOUT: Final = 5.0
 #: Seconds that a token is believed to live at most. Ours: a year; the field is a number of any size.
 TOKEN_LIFETIME: Final = 366 * 24 * 3600
+#: Seconds that one request for a manifest may take, and bytes that one may have. Ours, and the bound of registries
+#: (distribution/distribution, 4 MiB).
+REGISTRY_TIMEOUT: Final = 60.0
+MANIFEST_SIZE: Final = 4 * MIB
 #: Seconds to wait for another docker client to let go of the seeds. Ours: each holds them for a millisecond.
 SEED_LOCK_TIMEOUT: Final = 2.0
 #: Bytes of an answer with a token, or with a challenge. Ours: the largest tokens have some ten KiB.
@@ -274,6 +287,8 @@ MAX_STATUSES: Final = 10_000
 TIMELINE_LINES: Final = 2000
 #: Characters of the same.
 TIMELINE_LOG_SIZE: Final = 256 * KIB
+#: Bytes of the logs of all steps together, about; who writes beyond it loses lines. Ours: what a browser reads at once.
+TIMELINE_SIZE: Final = 32 * MIB
 #: Callbacks that a timeline keeps; the oldest go first. Ours: builds have some tens.
 TIMELINE_CALLS: Final = 10_000
 
@@ -401,7 +416,9 @@ MAX_BAKE_FILE: Final = 4 * MIB
 MAX_BAKE_TARGETS: Final = 4096
 #: Values that the expressions of a definition may make, and nodes of a compose file with its aliases followed. Ours.
 MAX_BAKE_VALUES: Final = 1_000_000
+#: Seconds that a regular expression of a definition may search in one text. Ours: a sane one takes milliseconds.
+BAKE_REGEX_TIME: Final = 1.0
 #: Depth of calls and of nested values in expressions. Ours: Python's own stack ends at some thousand frames.
-MAX_BAKE_DEPTH: Final = 60
-#: Targets that are built at the same time. Ours: the engine bounds the work itself, each build costs us two connections.
+MAX_BAKE_DEPTH: Final = 200
+#: Targets that are built at the same time. Ours: the engine bounds the work itself, each build costs two connections.
 BAKE_PARALLEL: Final = 16

@@ -93,7 +93,8 @@ class Redactor:
     def redact(self, text: _Text) -> _Text:
         """Return ``text``, or the bytes, with ``***`` for every value; the same object where there was none.
 
-        A value that is cut in two by the end of ``text`` is not found: redact whole lines or whole messages.
+        A value that is cut in two by the end of ``text`` is not found: redact whole lines or whole messages, or hold
+        back what `unfinished` says.
         """
         if isinstance(text, str):
             for _, needle in self._needles:
@@ -104,6 +105,21 @@ class Redactor:
                 if raw in text:
                     text = text.replace(raw, HIDDEN.encode())
         return text
+
+    def unfinished(self, data: bytes) -> int:
+        """Return how many bytes at the end of ``data`` may be the beginning of a value that is not whole yet.
+
+        A value never goes on behind a newline here: of one with several lines each is looked for by itself.
+        """
+        line = data[data.rfind(b"\n") + 1 :]
+        longest = 0
+        for needle, _ in self._needles if line else ():
+            start = line.find(needle[:1], max(0, len(line) - len(needle) + 1))
+            while 0 <= start < len(line) - longest:
+                if needle.startswith(line[start:]):
+                    longest = len(line) - start
+                start = line.find(needle[:1], start + 1)
+        return longest
 
 
 def _forms(value: bytes) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ one is built on, and with it the connection, while a list that is too long conce
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import h2.errors
@@ -18,6 +19,14 @@ from hpack.huffman_table import decode_huffman
 from mobysession import limits
 
 __all__ = ["TOO_LARGE", "Fields", "HeaderDecoder", "HeaderEncoder"]
+
+#: The library logs the values of fields, which may be tokens, for whoever has everything logged.
+if (_library := logging.getLogger("hpack")).level == logging.NOTSET:
+    _library.setLevel(logging.INFO)
+
+#: Bytes of a field from which on it is sent as it is: the library's Huffman coder takes four times as long for twice as
+#: much, half a second for 64 KiB.
+_LONG = 1024
 
 #: How many blocks are remembered with their lists, and of how many bytes at most: what a client says again and again.
 _KNOWN_BLOCKS = 32
@@ -40,6 +49,11 @@ class _CompressionError(h2.exceptions.ProtocolError):
 
 class HeaderEncoder(Encoder):
     """hpack's encoder with a bounded table, or a peer that offers gigabytes would make us remember all we ever said."""
+
+    def add(self, to_add: tuple[bytes, bytes], sensitive: bool, huffman: bool = False) -> bytes:
+        """Return one field as it is sent."""
+        name, value = to_add
+        return super().add(to_add, sensitive, huffman and len(name) + len(value) < _LONG)
 
     @property
     def header_table_size(self) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("AnswerStart", "encode_fields", "error_message", "invalid_answer", "not_http", "one_line", "refusal_hint"),
-    "version_hint",
+    *("stranger_hint", "version_hint"),
 ]
 
 _STATUS_LINE_START = b"HTTP/1."
@@ -148,14 +148,19 @@ def invalid_answer(peer: str, request: str) -> HandshakeError:
 
 def refusal_hint(status: int, headers: Iterable[tuple[str, str]]) -> str:
     """Return what may help against a refusal, by whose it seems to be; the names of ``headers`` are in lower case."""
+    return stranger_hint(status, headers) or _REFUSALS.get(status, _REFUSALS[500 if status >= 500 else 400])
+
+
+def stranger_hint(status: int, headers: Iterable[tuple[str, str]]) -> str | None:
+    """Say so where nothing in an answer is a Docker daemon's, nor a proxy's before it; None elsewhere."""
     values = dict(headers)
     server = one_line(values.get("server", ""))
     # An engine says its version with whatever it answers, except that it does not know a path.
     is_docker = "api-version" in values or server.startswith("Docker") or "json" in values.get("content-type", "")
-    if not is_docker and status not in _IN_BETWEEN:
-        who = f"It says that it is {server}, and nothing" if server else "Nothing"
-        return f"{who} in its answer tells of a Docker daemon: check the address."
-    return _REFUSALS.get(status, _REFUSALS[500 if status >= 500 else 400])
+    if is_docker or status in _IN_BETWEEN:
+        return None
+    who = f"It says that it is {server}, and nothing" if server else "Nothing"
+    return f"{who} in its answer tells of a Docker daemon: check the address."
 
 
 def error_message(body: bytes, content_type: str, *, peer: str) -> str:

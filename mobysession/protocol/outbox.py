@@ -47,13 +47,8 @@ class StreamQueue:
             self.size += len(data)
             self.total += len(data)
 
-    def take(self, limit: int) -> bytes | memoryview:
-        """Remove and return at most ``limit`` bytes from the front, copied only where they were queued in pieces."""
-        pieces = self.take_pieces(limit)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
     def take_pieces(self, limit: int) -> list[memoryview]:
-        """Remove the same bytes, and return them as views of what was queued."""
+        """Remove at most ``limit`` bytes from the front, and return them as views of what was queued."""
         chunks = self.chunks
         pieces: list[memoryview] = []
         missing = min(limit, self.size)

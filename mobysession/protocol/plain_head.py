@@ -19,6 +19,7 @@ __all__ = ["PlainAnswer", "parse_answer", "serialize_request"]
 
 _VERSION = b"HTTP/1.1 "
 _END = b"\r\n\r\n"
+_LENGTH_DIGITS = 20  # more is refused by h11
 
 
 class PlainAnswer:
@@ -42,6 +43,10 @@ class PlainAnswer:
     def header(self, name: str) -> str:
         """Return the first value of a header line, by its name in lower case; empty where there is none."""
         return next((value for key, value in self.headers if key == name), "")
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a header line, by its name in lower case; it may be empty."""
+        return any(key == name for key, _ in self.headers)
 
 
 def serialize_request(method: str, target: str, fields: Iterable[tuple[bytes, bytes]]) -> bytes | None:
@@ -73,10 +78,16 @@ def parse_answer(data: bytes) -> PlainAnswer | None:
         if not colon or not _is_name(name) or not _is_plain(value):
             return None
         headers.append((name.decode("ascii").lower(), value.decode("ascii")))
-    framing = [value for name, value in headers if name in ("content-length", "transfer-encoding")]
-    if len(framing) > 1 or not all(value.isdigit() for value in framing):
+    if not _is_framed_plainly(headers):
         return None
     return PlainAnswer(int(status), first.decode("ascii").rstrip(), tuple(headers), rest)
+
+
+def _is_framed_plainly(headers: Iterable[tuple[str, str]]) -> bool:
+    """Whether nothing but one plain length says how long the body is, which is where two readers come to differ."""
+    lengths = [value for name, value in headers if name == "content-length"]
+    plain = all(value.isdigit() and len(value) <= _LENGTH_DIGITS for value in lengths)
+    return plain and len(lengths) <= 1 and all(name != "transfer-encoding" for name, _ in headers)
 
 
 def _is_name(name: bytes) -> bool:

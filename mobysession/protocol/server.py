@@ -106,7 +106,10 @@ class ServerConnection(GrpcConnection):
             return
         if call.headers_sent:
             raise LocalProtocolError("the initial metadata of this call was sent already")
+        # What the handlers say must not count as something that the peer made us say.
+        self._sender.gather()
         self._begin_answer(stream_id, call, metadata)
+        self._sender.gather(control=False)
 
     def compress_answers(self, stream_id: int) -> None:
         """Compress the answers to a call with gzip, if the peer said that it takes that and has no answer yet."""

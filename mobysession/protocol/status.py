@@ -53,7 +53,14 @@ def encode_message(text: str) -> bytes:
         if len(encoded) + len(escaped) > limits.MAX_STATUS_MESSAGE:
             break
         encoded += escaped
-    return bytes(encoded)
+    return _without_edges(bytes(encoded))
+
+
+def _without_edges(encoded: bytes) -> bytes:
+    """Escape a space at either end: a field's value has none there (RFC 9113 section 8.2.1)."""
+    if encoded.startswith(b" "):
+        encoded = b"%20" + encoded[1:]
+    return encoded[:-1] + b"%20" if encoded.endswith(b" ") else encoded
 
 
 def _escape(character: str) -> bytes:

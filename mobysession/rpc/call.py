@@ -171,7 +171,9 @@ class Call:
         try:
             await self._drained.park()
         finally:
-            waiting.discard(self)
+            # Another task may be waiting for the same room.
+            if not self._drained:
+                waiting.discard(self)
 
     # -- what the connection tells ------------------------------------------------------------------------------------
 

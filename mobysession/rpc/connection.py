@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import trio
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mobysession.rpc.inspection import Inspection
     from mobysession.rpc.keepalive import Keepalive
     from mobysession.rpc.observer import Observer
+    from mobysession.rpc.security import Security
 
 __all__ = ["Connection"]
 
@@ -87,6 +89,13 @@ class Connection(ABC):
     @observer.setter
     def observer(self, observer: Observer | None) -> None:
         self.writer.observer = observer
+
+    @cached_property
+    def security(self) -> Security:
+        """What gRPC's ``auth_context`` says of the connection; not before something has come over it."""
+        from mobysession.rpc.security import security_of
+
+        return security_of(self._stream)
 
     @property
     def round_trip(self) -> float | None:

@@ -15,6 +15,7 @@ import grpc
 from mobysession.concurrency import single_cause
 from mobysession.errors import MobysessionError, RpcError, StatusCode
 from mobysession.protocol.metadata import encode_metadata
+from mobysession.rpc.security import COMMON_NAME, SUBJECT_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +29,6 @@ _log = logging.getLogger("mobysession.rpc")
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 #: The one reserved key that grpcio accepts as metadata; grpcio-status sets it.
 _STATUS_DETAILS = "grpc-status-details-bin"
-_INSECURE = {"transport_security_type": [b"insecure"], "security_level": [b"TSI_SECURITY_NONE"]}
 
 
 class CallOver(grpc.RpcError):
@@ -72,6 +72,8 @@ class CallContext:
         remaining = call.time_remaining()
         # Not trio's clock: worker threads ask.
         self._deadline = None if remaining is None else time.monotonic() + remaining
+        # For the same reason asked of the TLS layer here.
+        self._security = call.security
 
     # -- the request ---------------------------------------------------------------------------------------------------
 
@@ -88,16 +90,17 @@ class CallContext:
         return self._call.peer_name
 
     def peer_identities(self) -> Iterable[bytes] | None:
-        """Return None: sessions are not authenticated call by call."""
-        return None
+        """Return the names in the caller's certificate; None where it showed none that was verified."""
+        key = self.peer_identity_key()
+        return None if key is None else list(self._security[key])
 
     def peer_identity_key(self) -> str | None:
-        """Return None, as `peer_identities`."""
-        return None
+        """Return the key of these names in `auth_context`; None where there are none."""
+        return next((key for key in (SUBJECT_NAMES, COMMON_NAME) if key in self._security), None)
 
     def auth_context(self) -> Mapping[str, Any]:
-        """Return what grpcio says of an insecure port: a session is not authenticated call by call."""
-        return {key: list(values) for key, values in _INSECURE.items()}
+        """Return how the connection is secured, and what is known of the caller; on a session that is the daemon."""
+        return {key: list(values) for key, values in self._security.items()}
 
     # -- the answer's status -------------------------------------------------------------------------------------------
 

@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import socket
-import stat
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,7 +16,8 @@ import trio.lowlevel
 
 from mobysession import limits
 from mobysession.concurrency import open_nursery
-from mobysession.errors import EndpointError, UsageError
+from mobysession.errors import UsageError
+from mobysession.rpc.addresses import open_listeners, target
 from mobysession.rpc.keepalive import LISTENER_KEEPALIVE
 from mobysession.rpc.registrar import Registrar
 from mobysession.rpc.server import open_server
@@ -42,8 +39,6 @@ _log = logging.getLogger("mobysession.rpc")
 
 #: What accept(2) says when the machine has run out of something; it has more once somebody hangs up.
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-_UNIX = "unix://"
-_FORMS = "unix:///path or tcp://host:port (port 0: any that is free)"
 
 
 class Listening:
@@ -51,7 +46,7 @@ class Listening:
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         #: Where it can be reached, in the form that gRPC's clients take: ``127.0.0.1:50051``, ``unix:/path``.
-        self.addresses: tuple[str, ...] = tuple(filter(None, map(_target, listeners)))
+        self.addresses: tuple[str, ...] = tuple(filter(None, map(target, listeners)))
         #: The connections that are open.
         self.servers: set[Server] = set()
         self.stopped = False
@@ -104,7 +99,7 @@ async def serve_listener(
     registrar = _registrar(services)
     if max_connections < 1:
         raise UsageError(f"max_connections is {max_connections}; it must be at least 1")
-    opened = await _open(listeners)
+    opened = await open_listeners(listeners)
     try:
         listening = Listening(opened)
         door = _Door(listening, registrar, tls, max_connections, max_message, keepalive, on_call_started, on_call_ended)
@@ -249,108 +244,3 @@ def _registrar(services: Sequence[Registrar | Attachable]) -> Registrar:
             raise UsageError("serve_listener takes one registrar or any number of services, not both")
         service.register(registrar)
     return registrar
-
-
-# -- addresses ---------------------------------------------------------------------------------------------------------
-
-
-async def _open(listeners: str | Listener | Iterable[str | Listener]) -> _Opened:
-    wanted = [listeners] if isinstance(listeners, str | trio.abc.Listener) else list(listeners)
-    opened = _Opened()
-    # First of all what is open already, which must be closed whatever becomes of the others.
-    opened.extend(one for one in wanted if not isinstance(one, str))
-    try:
-        for address in wanted:
-            if isinstance(address, str):
-                opened.extend(await _open_address(address))
-                if address.startswith(_UNIX):
-                    opened.made(address.removeprefix(_UNIX))
-    except BaseException:
-        await opened.aclose()
-        raise
-    return opened
-
-
-async def _open_address(address: str) -> Sequence[Listener]:
-    scheme, _, rest = address.partition("://")
-    try:
-        if address.startswith(_UNIX) and rest:
-            return [_open_unix(rest)]
-        host, colon, port = rest.rpartition(":")
-        if scheme == "tcp" and colon and port.isdecimal() and int(port) < 2**16:
-            return await trio.open_tcp_listeners(int(port), host=host.strip("[]") or None)
-    except OSError as error:
-        raise EndpointError(f"nothing can listen at {address}: {error.strerror or error}") from error
-    raise EndpointError(f"{address!r} is no address to listen at", hint=f"It must look like {_FORMS}.")
-
-
-def _open_unix(path: str) -> Listener:
-    _remove_stale(path)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listening.bind(path)
-        listening.listen(limits.ACCEPT_BACKLOG)
-        return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
-    except BaseException:
-        listening.close()
-        raise
-
-
-def _remove_stale(path: str) -> None:
-    """Remove the socket that a process left behind which did not end well: nobody answers there."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-    except OSError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            with suppress(OSError):
-                os.unlink(path)
-        except OSError:
-            return
-
-
-def _target(listener: Listener) -> str | None:
-    if not isinstance(listener, trio.SocketListener):
-        return None
-    name = listener.socket.getsockname()
-    if isinstance(name, str):
-        return f"unix:{name}"
-    host, port = name[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-class _Opened(list["Listener"]):
-    """Listeners, closed together; the sockets made for them go from the file system, unless another took the place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._files: dict[str, tuple[int, int] | None] = {}
-
-    def made(self, path: str) -> None:
-        """Remember the file of a socket that was made for one of them."""
-        self._files[path] = _identity(path)
-
-    async def aclose(self) -> None:
-        """Close all and remove their files; doing it again does nothing."""
-        while self._files:
-            path, identity = self._files.popitem()
-            if identity is not None and _identity(path) == identity:
-                with suppress(OSError):
-                    os.unlink(path)
-        # Forcefully is at once, so that a cancellation need not, and must not, come between two of them.
-        with trio.CancelScope(shield=True):
-            for listener in self:
-                await trio.aclose_forcefully(listener)
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

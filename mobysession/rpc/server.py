@@ -1,27 +1,23 @@
-"""The server role: calls that the other side opens, run by a few tasks in turns (`mobysession.rpc.workers`).
-
-A handler ends its call by returning (OK) or by raising: an `RpcError` is the answer as it stands, any other of our
-errors is UNKNOWN with its message, which is written for readers, and whatever else happened is UNKNOWN without its
-text, because a stranger's exception may quote a secret.
-"""
+"""The server role: calls that the other side opens, run by a few tasks in turns (`mobysession.rpc.workers`)."""
 
 from __future__ import annotations
 
 import logging
 import math
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
 
 from mobysession import limits
-from mobysession.concurrency import open_nursery, single_cause
+from mobysession.concurrency import open_nursery
 from mobysession.errors import LocalProtocolError, MobysessionError, RpcError, StatusCode
 from mobysession.protocol import events
 from mobysession.protocol.metadata import encoded_values, values
 from mobysession.protocol.server import ServerConnection
 from mobysession.rpc.call import Call
 from mobysession.rpc.connection import Connection
+from mobysession.rpc.outcome import OK, Outcome, outcome_of
 from mobysession.rpc.workers import Workers
 
 if TYPE_CHECKING:
@@ -30,6 +26,7 @@ if TYPE_CHECKING:
     from mobysession.rpc.keepalive import Keepalive
     from mobysession.rpc.observer import Observer
     from mobysession.rpc.registrar import Registrar
+    from mobysession.rpc.security import Security
 
 __all__ = ["Server", "ServerCall", "open_server"]
 
@@ -75,6 +72,11 @@ class ServerCall(Call):
         """What gRPC calls the caller: ``ipv4:127.0.0.1:50051``, ``unix:/path``; ``unix:`` where it has no address."""
         return self._connection.peer_name
 
+    @property
+    def security(self) -> Security:
+        """What gRPC's ``auth_context`` says of the caller: how the connection is secured, and by which certificate."""
+        return self._connection.security
+
     def time_remaining(self) -> float | None:
         """Return the seconds to the call's deadline, not below 0; None without one."""
         if self._deadline == math.inf:
@@ -112,19 +114,6 @@ class ServerCall(Call):
     def compress_answers(self) -> None:
         """Compress the answers with gzip where the peer takes that; nothing happens once an answer was sent."""
         self._connection.core.compress_answers(self.stream_id)
-
-
-class _Outcome(NamedTuple):
-    """How a call ends: what the peer is told, and the local failure behind it."""
-
-    code: StatusCode = StatusCode.OK
-    message: str = ""
-    details: bytes = b""
-    trailers: tuple[tuple[str, str | bytes], ...] = ()
-    error: BaseException | None = None
-
-
-_OK = _Outcome()
 
 
 class Server(Connection):
@@ -245,9 +234,9 @@ class Server(Connection):
         if self.observer is not None:
             call.observer = self.observer.call_started(call, call.metadata)
         if method is None:
-            self._end(call, _Outcome(StatusCode.UNIMPLEMENTED, f"unknown method {received.method}"))
+            self._end(call, Outcome(StatusCode.UNIMPLEMENTED, f"unknown method {received.method}"))
         elif self.nursery is None or self._workers is None:
-            self._end(call, _Outcome(StatusCode.UNAVAILABLE, "the session is ending"))
+            self._end(call, Outcome(StatusCode.UNAVAILABLE, "the session is ending"))
         else:
             self.calls[received.stream_id] = call
             self._workers.waiting.append((call, method))
@@ -258,22 +247,22 @@ class Server(Connection):
         """End a call whose handler has returned, failed, been cancelled because of the call, or been given up."""
         call.leave()
         call.discard()
-        outcome = _OK if failure is None else _outcome_of(call, failure)
+        outcome = OK if failure is None else outcome_of(call, failure)
         if cancelled:
             # Why it was stopped; only the deadline stops a call without a failure.
             stop = call.failure
             if stop is None:
                 stop = RpcError(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
             code = stop.code if isinstance(stop, RpcError) else StatusCode.CANCELLED
-            outcome = _Outcome(code, stop.message, error=outcome.error)
+            outcome = Outcome(code, stop.message, error=outcome.error)
         self.calls.pop(call.stream_id, None)
         if abandoned:
             # What is queued for a call that we give up must not hold up the goodbye.
             self.core.reset(call.stream_id)
-            outcome = _Outcome(StatusCode.CANCELLED, "the session ended")
+            outcome = Outcome(StatusCode.CANCELLED, "the session ended")
         self._end(call, outcome)
 
-    def _end(self, call: ServerCall, outcome: _Outcome) -> None:
+    def _end(self, call: ServerCall, outcome: Outcome) -> None:
         code, message, details, trailers, error = outcome
         metadata = (*call.trailing_metadata, *trailers)
         try:
@@ -293,34 +282,6 @@ class Server(Connection):
         )
         if self._on_call_ended is not None:
             self._on_call_ended(call, code, message, error)
-
-
-def _outcome_of(call: ServerCall, error: BaseException) -> _Outcome:
-    if isinstance(error, BaseExceptionGroup):
-        error = single_cause(error) or error
-    if isinstance(error, RpcError):
-        # A success may be explained too; grpcio's servicers do that.
-        failure = None if error.code is StatusCode.OK else error.__cause__ or error
-        return _Outcome(error.code, error.message, error.details, error.trailers, failure)
-    if isinstance(error, MobysessionError):
-        return _Outcome(StatusCode.UNKNOWN, error.message, error=error)
-    text = f"the handler of {call.method} failed with {type(error).__name__}"
-    _log.warning("%s", text)
-    # Where, but not what: a stranger's exception may quote a secret.
-    _log.debug("it failed at\n%s", _Places(error))
-    return _Outcome(StatusCode.UNKNOWN, text, error=error)
-
-
-class _Places:
-    """The lines of code that an exception went through, formatted only if somebody logs them."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def __str__(self) -> str:
-        import traceback
-
-        return "".join(traceback.format_tb(self._error.__traceback__))
 
 
 @asynccontextmanager

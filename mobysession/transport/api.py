@@ -141,7 +141,8 @@ class EngineApi:
             ok = response.status == 200 and await _body(response) == b"OK"
             if ok or response.header("api-version"):
                 return _ping(response)
-            raise self._not_docker(response, (await response.error("GET /_ping")).message)
+            words = f"it answered GET /_ping with status {response.status}: {await response.explanation()}"
+            raise self._not_docker(response, words)
 
     def _not_docker(self, response: Response, words: str) -> HandshakeError:
         server = one_line(response.header("server"))
@@ -176,7 +177,7 @@ async def ping_on(stream: trio.abc.Stream, endpoint: Endpoint) -> tuple[Ping | N
             await stream.send_all(plain)
             received = bytes(await stream.receive_some(limits.READ_SIZE))
     answer = parse_answer(received or b"")
-    if answer is not None and answer.status == 200 and not answer.header("connection") and not answer.rest:
+    if answer is not None and answer.status == 200 and not answer.has("connection") and not answer.rest:
         return _ping(answer) if answer.header("api-version") else None, True
     from mobysession.transport.http import Exchange  # healthy engines get by without it: start-up
 

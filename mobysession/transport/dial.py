@@ -31,6 +31,7 @@ _KEEPALIVE_SECONDS = 30  # what Go sets on the connections it hijacks: a session
 _BACKLOG_PAUSE = 0.05  # seconds before the second try; doubled from then on
 _LONGEST_PAUSE = 1.0
 _RUNNING_HINT = "Is the daemon running? Name another one with --host, DOCKER_HOST or a docker context."
+_BUILDKITD_HINT = "Is buildkitd running? Name another one with --host or BUILDKIT_HOST."
 
 
 async def dial(
@@ -63,7 +64,9 @@ async def dial(
             return await dial_ssh(address, name=str(endpoint), buildkitd=endpoint.is_buildkitd)
         stream = await _dial_tcp(endpoint, address)
         return stream if endpoint.tls is None else await _wrap_tls(endpoint, stream, address.host, alpn)
-    raise ConnectError(f"{endpoint} did not accept a connection within {timeout:g} seconds", hint=_RUNNING_HINT)
+    raise ConnectError(
+        f"{endpoint} did not accept a connection within {timeout:g} seconds", hint=_running_hint(endpoint)
+    )
 
 
 async def _dial_unix(endpoint: Endpoint, address: UnixAddress) -> trio.SocketStream:
@@ -93,12 +96,16 @@ def _socket_failure(endpoint: Endpoint, path: str, error: OSError) -> ConnectErr
             hint="Join the group that owns it (usually docker, then log in again), use sudo, or a rootless daemon.",
         )
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return ConnectError(f"there is no socket at {endpoint}", hint=_percent_hint(path) or _RUNNING_HINT)
+        return ConnectError(f"there is no socket at {endpoint}", hint=_percent_hint(path) or _running_hint(endpoint))
     if error.errno == errno.ECONNREFUSED:
         if not _is_socket(path):
-            return ConnectError(f"{endpoint} is not a socket", hint=_RUNNING_HINT)
-        return ConnectError(f"nobody listens at {endpoint}", hint=_RUNNING_HINT)
-    return ConnectError(f"cannot connect to {endpoint}: {error.strerror or error}", hint=_RUNNING_HINT)
+            return ConnectError(f"{endpoint} is not a socket", hint=_running_hint(endpoint))
+        return ConnectError(f"nobody listens at {endpoint}", hint=_running_hint(endpoint))
+    return ConnectError(f"cannot connect to {endpoint}: {error.strerror or error}", hint=_running_hint(endpoint))
+
+
+def _running_hint(endpoint: Endpoint) -> str:
+    return _BUILDKITD_HINT if endpoint.is_buildkitd else _RUNNING_HINT
 
 
 def _percent_hint(path: str) -> str | None:
@@ -146,14 +153,16 @@ def _keep_alive(sock: trio.socket.SocketType) -> None:
 
 def _tcp_failure(endpoint: Endpoint, host: str, error: OSError) -> ConnectError:
     if isinstance(error, socket.gaierror):
-        return ConnectError(f"the host {host!r} of {endpoint} is not known: {error.strerror}", hint=_RUNNING_HINT)
+        return ConnectError(
+            f"the host {host!r} of {endpoint} is not known: {error.strerror}", hint=_running_hint(endpoint)
+        )
     cause: BaseException = error.__cause__ or error
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     if isinstance(cause, ConnectionRefusedError):
-        return ConnectError(f"nobody listens at {endpoint}", hint=_RUNNING_HINT)
+        return ConnectError(f"nobody listens at {endpoint}", hint=_running_hint(endpoint))
     reason = cause.strerror if isinstance(cause, OSError) else None
-    return ConnectError(f"cannot connect to {endpoint}: {reason or cause}", hint=_RUNNING_HINT)
+    return ConnectError(f"cannot connect to {endpoint}: {reason or cause}", hint=_running_hint(endpoint))
 
 
 async def _wrap_tls(

@@ -32,7 +32,8 @@ def name_failures(endpoint: Endpoint | None) -> Iterator[None]:
             raise
         name = str(endpoint) if endpoint is not None else "the daemon"
         raise _tls_failure(error, endpoint, name) or ConnectionLost(
-            f"the connection to {name} broke: {_reason(error)}"
+            f"the connection to {name} broke: {_reason(error)}",
+            hint="The daemon, or what stands between here and it, cut it off: the logs there may say why.",
         ) from error
 
 
@@ -46,4 +47,9 @@ def _tls_failure(error: trio.BrokenResourceError, endpoint: Endpoint | None, nam
 
 def _reason(error: BaseException) -> str:
     cause = error.__cause__
-    return (cause.strerror if isinstance(cause, OSError) else None) or str(error) or "no reason given"
+    # Each layer of a stream wraps what the one below raised: what the system said is at the bottom.
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__
+    return str(error) or "no reason given"

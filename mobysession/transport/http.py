@@ -23,6 +23,7 @@ from mobysession.protocol.http1 import (
     error_message,
     invalid_answer,
     one_line,
+    stranger_hint,
     version_hint,
 )
 from mobysession.transport.failure import name_failures
@@ -177,7 +178,10 @@ class Exchange:
     def _broken(self) -> TransportError:
         if self._h11.trailing_data[1]:
             where = "in the middle of its answer" if self._start.heard else "without an answer"
-            return ConnectionLost(f"{self.peer} closed the connection {where} to {self._name}")
+            return ConnectionLost(
+                f"{self.peer} closed the connection {where} to {self._name}",
+                hint="Check that a Docker daemon listens at this address; if so, its log may say more.",
+            )
         return invalid_answer(self.peer, self._name)
 
 
@@ -238,14 +242,19 @@ class Response:
         Args:
             doing: what was asked for, to begin the message with.
         """
+        reason = await self.explanation()
+        message = f"{doing}: {self._exchange.peer} answered with status {self.status}: {reason}"
+        hint = version_hint(reason) or stranger_hint(self.status, self.headers)
+        return ApiError(message, status=self.status, hint=hint)
+
+    async def explanation(self) -> str:
+        """Read the body of an error and return what it says, in one line."""
         body = bytearray()
         # An explanation that is cut off is better than none.
         with trio.move_on_after(limits.HANDSHAKE_TIMEOUT), suppress(TransportError):
             await self._collect(body, limits.MAX_REFUSAL_BODY)
         said = error_message(bytes(body), self.header("content-type"), peer=self._exchange.peer)
-        reason = said or self.reason or "no reason given"
-        message = f"{doing}: the engine answered with status {self.status}: {reason}"
-        return ApiError(message, status=self.status, hint=version_hint(reason))
+        return said or self.reason or "no reason given"
 
 
 class _Chunks(AsyncIterator[bytes]):

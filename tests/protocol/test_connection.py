@@ -894,6 +894,20 @@ def test_pings_of_a_peer_that_does_not_read_are_bounded(monkeypatch: pytest.Monk
     assert bare.core.terminated
 
 
+def test_what_handlers_say_is_not_the_doing_of_the_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Responses with much metadata that wait for a busy writer are no flood of the peer's."""
+    monkeypatch.setattr(limits, "MAX_PENDING_CONTROL", 1000)
+    pair = Pair()
+    calls = [pair.client.start_call("/a.B/C") for _ in range(10)]
+    pair.run()
+    for stream_id in calls:
+        pair.server.send_initial_metadata(stream_id, [("large", "x" * limits.MAX_PENDING_CONTROL)])
+    pair.client.ping(bytes(8))
+    pair.server.receive_data(pair.client.data_to_send())
+    pair.run()
+    assert len([event for event in pair.to_client if isinstance(event, events.InitialMetadata)]) == len(calls)
+
+
 def test_pings_of_a_peer_that_reads_are_answered() -> None:
     """What the peer takes in between does not count."""
     bare = Bare(ServerConnection())

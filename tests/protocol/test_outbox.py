@@ -24,22 +24,24 @@ def order(outbox: Outbox) -> list[tuple[int, bool]]:
     return turns
 
 
-def test_take_joins_and_cuts() -> None:
-    """Chunks are cut at the limit and small ones share a piece; nothing is lost and empty ones do not count."""
+def test_pieces_are_cut() -> None:
+    """What was queued is cut at the limit; nothing is lost and empty chunks do not count."""
     queue = StreamQueue(1)
     for chunk in (b"ab", b"", b"c", b"defgh"):
         queue.append(chunk)
     assert queue.size == 8
-    assert [bytes(queue.take(n)) for n in (1, 3, 2, 9)] == [b"a", b"bcd", b"ef", b"gh"]
+    taken = [[bytes(piece) for piece in queue.take_pieces(n)] for n in (1, 3, 2, 9)]
+    assert taken == [[b"a"], [b"b", b"c", b"d"], [b"ef"], [b"gh"]]
     assert queue.size == 0
     assert not queue.chunks
 
 
-def test_take_does_not_copy_large_chunks() -> None:
-    """A piece within one chunk is a view of it."""
+def test_pieces_are_not_copied() -> None:
+    """A piece is a view of what was queued."""
     queue = StreamQueue(1)
     queue.append(BIG)
-    assert isinstance(queue.take(10), memoryview)
+    (piece,) = queue.take_pieces(10)
+    assert piece.obj is BIG
 
 
 def test_small_before_bulk_in_turns() -> None:
@@ -69,10 +71,10 @@ def test_rest_of_a_bulk_stream_is_bulk() -> None:
     outbox = Outbox()
     queue = line_up(outbox, 1, BIG)
     order(outbox)
-    queue.take(SMALL_ANSWER)
+    queue.take_pieces(SMALL_ANSWER)
     outbox.line_up(queue)
     assert order(outbox) == [(1, True)]
-    queue.take(1)
+    queue.take_pieces(1)
     outbox.line_up(queue)
     assert order(outbox) == [(1, False)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import h11
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobysession import limits
@@ -64,7 +64,12 @@ def test_what_engines_answer_is_plain(name: str) -> None:
         b"HTTP/1.1 200 OK\r\nA: x\rB: y\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"1" * 21 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: 1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: " + b"x" * limits.MAX_HEAD + b"\r\n\r\n",
     ],
 )
@@ -75,9 +80,19 @@ def test_what_is_unusual_is_left_to_h11(data: bytes) -> None:
 
 _PIECES = b"HTTP/1.1 |101|200| OK|\r\n|\r\n\r\n|A|-|:| |\t|x|1|Content-Length: |Transfer-Encoding: ".split(b"|")
 _HEADS = st.lists(st.one_of(st.sampled_from(_PIECES), st.binary(max_size=2)), max_size=14).map(b"".join)
+# Whole lines of the kind that decides how long a message is: pieces seldom make one.
+_NAMES = st.sampled_from([b"Content-Length", b"transfer-encoding", b"Transfer-Encoding", b"Connection", b"Upgrade"])
+_VALUES = st.sampled_from([b"", b"0", b"00", b"5", b"-1", b"1,1", b"1" * 20, b"1" * 21, b"chunked", b"close", b"h2c"])
+_LINES = st.lists(st.tuples(_NAMES, _VALUES).map(b": ".join), max_size=3).map(b"\r\n".join)
+_STATUS = st.sampled_from([b"200 OK", b"204 No Content", b"304 Not Modified", b"101 Switching Protocols"])
 
 
-@given(st.one_of(_HEADS, _HEADS.map(lambda rest: b"HTTP/1.1 200 OK\r\n" + rest + b"\r\n\r\n")))
+def _head(status: bytes, lines: bytes) -> bytes:
+    return b"HTTP/1.1 " + status + b"\r\n" + lines + (b"\r\n\r\n" if lines else b"\r\n")
+
+
+@given(st.one_of(_HEADS, st.builds(_head, _STATUS, _HEADS), st.builds(_head, _STATUS, _LINES)))
+@settings(max_examples=300)
 def test_h11_reads_the_same_whatever_it_is(data: bytes) -> None:
     """Of any bytes: what is read here h11 reads too, and finds the same in it."""
     answer = parse_answer(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import h2.exceptions
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobysession.protocol import events
-from mobysession.protocol.hpack import TOO_LARGE, HeaderDecoder
+from mobysession.protocol.hpack import TOO_LARGE, HeaderDecoder, HeaderEncoder
 from tests.protocol.wire import (
     END_HEADERS,
     FINE,
@@ -153,6 +154,27 @@ def test_a_block_is_read_once() -> None:
     started = time.process_time()
     assert len(decoder.decode(b"\0\1a\0" * 15_000 + long)) == 15_001
     assert time.process_time() - started < 1
+
+
+def test_a_long_value_is_written_at_once() -> None:
+    """A value as long as a list may be takes time in proportion to its length, and short ones are still compressed."""
+    fields = [(b"a", b"short" * 10), (b"b", b"x" * 2**20), (b"c", b"short" * 9)]
+    started = time.process_time()
+    whole = HeaderEncoder().encode(fields)
+    assert time.process_time() - started < 1
+    assert HeaderDecoder(2**21).decode(whole) == fields
+    assert len(whole) < 2**20 + 90
+
+
+def test_values_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever has everything logged does not find what may be a token, neither as text nor as its octets."""
+    encoder, decoder = HeaderEncoder(), HeaderDecoder(LIMIT)
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("tests").debug("this is")
+        # The second pushes the first out of the table, which the library has something to say about as well.
+        for value in (b"hunter2" * 300, b"hunter3" * 300):
+            decoder.decode(encoder.encode([(b"authorization", value)]))
+    assert [record.getMessage() for record in caplog.records] == ["this is"]
 
 
 def test_the_call_behind_it() -> None:

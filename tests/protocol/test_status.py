@@ -27,6 +27,8 @@ from mobysession.protocol.status import (
         ("\x7f\x1f", b"%7F%1F"),
         ("", b""),
         ("\udcff", b"%FF"),
+        (" both ends ", b"%20both ends%20"),
+        (" ", b"%20"),
     ],
 )
 def test_percent_encoding(text: str, encoded: bytes) -> None:

@@ -494,6 +494,39 @@ async def test_goaway_with_an_error_ends_the_connection(stream_pair: Any) -> Non
     assert channel.failure.message == "the other side ended the connection: error 11 hi"
 
 
+async def test_two_tasks_wait_for_the_same_room(stream_pair: Any) -> None:
+    """Where one of two tasks that wait to send on a call is cancelled, the other still hears of the room."""
+    size = 2 * (limits.SEND_QUEUE + limits.STREAM_WINDOW)
+    sent: list[str] = []
+    given_up = trio.Event()
+
+    async def send(call: ServerCall, name: str, scope: trio.CancelScope) -> None:
+        with scope:
+            await call.send(bytes(size))
+            sent.append(name)
+
+    async def handle(call: ServerCall) -> None:
+        impatient = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, call, "patient", trio.CancelScope())
+            nursery.start_soon(send, call, "impatient", impatient)
+            while not call._drained or len(call._drained) < 2:
+                await trio.lowlevel.checkpoint()
+            impatient.cancel()
+            while len(call._drained) > 1:
+                await trio.lowlevel.checkpoint()
+            given_up.set()
+
+    ours, theirs = stream_pair()
+    async with open_server(ours, hosting(M=handle)), open_channel(theirs) as channel:
+        with trio.fail_after(10):
+            async with channel.open_call("/t.S/M") as call:
+                await call.end()
+                await given_up.wait()
+                assert sum(map(len, await receive_all(call))) == 2 * size
+    assert sent == ["patient"]
+
+
 async def test_queued_answers_are_flushed(stream_pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was queued when the server ends is sent as long as the peer takes it, and then comes the goodbye."""
     monkeypatch.setattr(limits, "GOODBYE_TIMEOUT", 10)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+import ssl
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
+import trustme
 
 from mobysession.errors import MobysessionError, RpcError
 from mobysession.rpc.client import Channel, open_channel
 from mobysession.rpc.registrar import Registrar
 from mobysession.rpc.server import ServerCall, open_server
-from mobysession.testing.memory import MemoryStream, memory_connection
+from mobysession.testing.memory import memory_connection
+from tests.rpc.conftest import socket_stream_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Pair = tuple[trio.abc.Stream, trio.abc.Stream]
 
 
 class Striker(trio.abc.Instrument):
@@ -45,7 +53,7 @@ class World:
         self.done = trio.Event()
         self.server: Any = None
 
-    async def serve(self, stream: MemoryStream) -> None:
+    async def serve(self, stream: trio.abc.Stream) -> None:
         """Host two methods until the client is done, or the scope is cancelled."""
         registrar = Registrar()
         registrar.stream("/t.S/echo", self._echo)
@@ -71,7 +79,7 @@ class World:
         for _ in range(3):
             await call.send(bytes(30_000))
 
-    async def ask(self, stream: MemoryStream) -> None:
+    async def ask(self, stream: trio.abc.Stream) -> None:
         """Make calls of three kinds at once."""
         with self.client_scope:
             async with open_channel(stream) as channel, trio.open_nursery() as nursery:
@@ -106,10 +114,10 @@ class World:
         async with channel.open_call("/t.S/echo") as call:
             await call.send(b"and away")
 
-    async def run(self, role: str, steps: int) -> bool:
+    async def run(self, pair: Pair, role: str, steps: int) -> bool:
         """Run with a cancellation of ``role`` at a step; return whether it struck before all was over."""
         striker = Striker(self.server_scope if role == "server" else self.client_scope, steps)
-        ours, theirs = memory_connection()
+        ours, theirs = pair
         trio.lowlevel.add_instrument(striker)
         try:
             with trio.fail_after(60):
@@ -121,8 +129,36 @@ class World:
         return striker.struck
 
 
+class Secured:
+    """Makes connections with TLS over sockets."""
+
+    def __init__(self) -> None:
+        authority = trustme.CA()
+        self._server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._client = ssl.create_default_context()
+        authority.issue_cert("localhost").configure_cert(self._server)
+        authority.configure_trust(self._client)
+
+    def __call__(self) -> Pair:
+        """Return both ends; they shake hands when they are first used."""
+        ours, theirs = socket_stream_pair()
+        return (
+            trio.SSLStream(ours, self._server, server_side=True, https_compatible=True),
+            trio.SSLStream(theirs, self._client, server_hostname="localhost", https_compatible=True),
+        )
+
+
+#: What is written without waiting, to a plain socket, what only the writer writes, and what TLS keeps for itself.
+MAKERS: dict[str, Callable[[], Callable[[], Pair]]] = {
+    "memory": lambda: memory_connection,
+    "socket": lambda: socket_stream_pair,
+    "tls": Secured,
+}
+
+
+@pytest.mark.parametrize("kind", sorted(MAKERS))
 @pytest.mark.parametrize("role", ["server", "client"])
-async def test_a_cancellation_at_any_step(role: str, autojump_clock) -> None:
+async def test_a_cancellation_at_any_step(role: str, kind: str, autojump_clock) -> None:
     """Whatever a side is doing when it is cancelled: all tasks end, in bounded time, and the other side hears of it.
 
     The other side ends by itself, without a bug and without a call that nobody ended.
@@ -130,10 +166,11 @@ async def test_a_cancellation_at_any_step(role: str, autojump_clock) -> None:
     before = trio.lowlevel.current_statistics().tasks_living
     interrupted = steps = 0
     world = World()
+    connect = MAKERS[kind]()
     for steps in itertools.count(1):
         world = World()
         started = trio.current_time()
-        struck = await world.run(role, steps)
+        struck = await world.run(connect(), role, steps)
         assert trio.current_time() - started < 5
         assert trio.lowlevel.current_statistics().tasks_living == before
         assert len(world.calls_ended) == world.calls_started

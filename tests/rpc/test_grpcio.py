@@ -37,6 +37,7 @@ def plain_servicer(echo: Any) -> Any:
         def __init__(self) -> None:
             self.seen: list[Any] = []
             self.active: list[bool] = []
+            self.begun = threading.Event()
             self.stopped = threading.Event()
             self.context: Any = None
 
@@ -90,6 +91,7 @@ def plain_servicer(echo: Any) -> Any:
             count = size = 0
             try:
                 for request in requests:
+                    self.begun.set()
                     if request.text == "enough":
                         return messages.Note(text="early")
                     count += 1
@@ -387,7 +389,7 @@ async def test_blocked_request_iterator_raises(echo: Any, open_pair: Any) -> Non
     async with open_pair(registrar) as (channel, _):
         async with channel.open_call(SERVICE + "Up") as call:
             await call.send(note(text="a").SerializeToString())
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await trio.to_thread.run_sync(servicer.begun.wait, 5)
         with trio.fail_after(5):
             await trio.to_thread.run_sync(servicer.stopped.wait, 5)
     assert servicer.seen == [("CallOver", False)]

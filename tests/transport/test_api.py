@@ -132,6 +132,29 @@ async def test_an_answer_that_is_no_document_is_told(
     assert type(caught.value) is kind
 
 
+@pytest.mark.parametrize(
+    ("head", "hint"),
+    [
+        (
+            b"404 Not Found\r\nServer: nginx",
+            "It says that it is nginx, and nothing in its answer tells of a Docker daemon",
+        ),
+        (b"404 Not Found", "Nothing in its answer tells of a Docker daemon"),
+        (b"403 Forbidden\r\nApi-Version: 1.51", None),
+        (b"503 Busy", None),  # a proxy's, with a daemon behind it
+    ],
+)
+async def test_an_error_of_a_stranger_is_told_as_such(
+    serve: Serve, daemon: Daemon, head: bytes, hint: str | None
+) -> None:
+    """And names the address, which is what has to be mended."""
+    async with serve(daemon.answer(b"HTTP/1.1 " + head + b"\r\nContent-Length: 2\r\n\r\nno")) as endpoint:
+        with pytest.raises(errors.ApiError) as caught:
+            await EngineApi(endpoint).version()
+    assert str(endpoint) in caught.value.message
+    assert caught.value.hint == (f"{hint}: check the address." if hint else None)
+
+
 async def test_an_engine_that_stalls_is_given_up(
     serve: Serve, daemon: Daemon, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -233,7 +256,7 @@ async def test_an_answer_before_the_end_of_the_body_counts(serve: Serve, daemon:
         EngineApi(endpoint).request("POST", "/build", body=pieces(*[b"x" * 65536] * 64)) as response,
     ):
         assert response.status == 413
-        assert (await response.error("build")).message == "build: the engine answered with status 413: too much"
+        assert (await response.error("build")).message == f"build: {endpoint} answered with status 413: too much"
 
 
 async def test_a_body_that_is_not_sent_to_its_end_is_closed(serve: Serve, daemon: Daemon) -> None:

@@ -55,6 +55,14 @@ async def test_a_missing_socket_is_told(tmp_path: Path) -> None:
     await fails(Endpoint.parse(f"unix://{tmp_path}/file/none"), "no socket")
 
 
+async def test_a_missing_buildkitd_is_told_as_one(tmp_path: Path) -> None:
+    """The hint names what names a buildkitd, and no variable of docker's."""
+    with pytest.raises(errors.ConnectError, match="there is no socket") as caught:
+        await dial(Endpoint.buildkitd(f"unix://{tmp_path}/none.sock"))
+    assert "BUILDKIT_HOST" in (caught.value.hint or "")
+    assert "DOCKER_HOST" not in (caught.value.hint or "")
+
+
 async def test_a_path_that_is_written_as_in_a_url_is_told(tmp_path: Path) -> None:
     """Docker takes %20 for three characters, and so do we; where the other path is a socket, the hint names it."""
     with socket.socket(socket.AF_UNIX) as sock:
