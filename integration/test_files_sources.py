@@ -10,15 +10,16 @@ import pytest
 
 from integration.images import build_image
 from mobysession.errors import BuildFailed, UnsupportedByEngine
-from mobysession.filesync import Files, GitTree, Overlay, TarArchive, ZipArchive
+from mobysession.filesync import Directory, Files, GitTree, Overlay, TarArchive, ZipArchive
 from tests.filesync.test_sources import committed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from integration.engines import Engine
     from integration.images import Witness
+    from mobysession.filesync import Entry
 
 FIRST_WITH_NAMED_CONTEXTS = 23
 DOCKERFILE = "FROM scratch\nCOPY hello /all/\nCOPY sub /all/sub/\n"
@@ -64,6 +65,35 @@ def test_a_build_from_any_source(engine: Engine, witness: Witness, disk: Path, m
     assert set(tree) == {"hello", "sub", "sub/leaf"}
     assert witness.text(result.image_id, "/all/hello") == "hello"
     assert witness.read(result.image_id, "/all/sub/leaf") == bytes(300_000)
+
+
+class Walked(Directory):
+    """A directory that remembers which directories everything in was looked at."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.walked: list[bytes] = []
+
+    def entries(self, directory: bytes) -> Iterator[Entry]:
+        self.walked.append(directory)
+        return super().entries(directory)
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "walked"),
+    [("FROM scratch\nCOPY . /all/\n", [b"", b"sub"]), (DOCKERFILE, [b"sub"])],
+    ids=["all", "names"],
+)
+def test_a_build_walks_what_it_copies_and_that_once(
+    engine: Engine, disk: Path, dockerfile: str, walked: list[bytes]
+) -> None:
+    """Of all calls for a directory only that for the files looks at everything, and only where names are not enough."""
+    (disk / "Dockerfile").write_text(dockerfile)
+    (disk / ".dockerignore").write_text("*.log\n")
+    source = Walked(disk)
+    result = build_image(engine, source, no_cache=True)
+    assert len(result.transfers) > 1
+    assert source.walked == walked
 
 
 def test_only_what_differs_is_sent_again(engine: Engine, disk: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -33,6 +34,8 @@ ROOM = 4 * 1024**3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; with ``--check``, exit status 1 says that a target was missed."""
     options = _parse(arguments)
+    # Ended by force it would leave GiB in memory, and an engine.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         missed = _run(options)
     except MobysessionError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from integration.bench.sample import run_measured
+from integration.bench.sample import RUN_TIMEOUT, run_measured
 from mobysession.errors import EngineError
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ class Client:
     argv: tuple[str, ...]
     environment: Mapping[str, str]
 
-    def build(self, context: Path, output: Path) -> Run:
+    def build(self, context: Path, output: Path, *, timeout: float = RUN_TIMEOUT) -> Run:
         """Build ``context``, with what is said going to the file ``output``. Raises EngineError as `run_measured`."""
-        sample = run_measured([*self.argv, str(context)], self.environment, output)
+        sample = run_measured([*self.argv, str(context)], self.environment, output, timeout=timeout)
         return Run(sample=sample, transferred=_transferred(output.read_text(encoding="utf-8", errors="replace")))
 
 

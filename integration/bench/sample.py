@@ -21,7 +21,7 @@ from mobysession.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Sample", "medians", "run_measured"]
+__all__ = ["RUN_TIMEOUT", "Sample", "medians", "run_measured"]
 
 RUN_TIMEOUT = 120.0
 """Seconds until a run counts as hung; the slowest takes ten on a small machine."""
@@ -53,8 +53,12 @@ def medians(samples: Sequence[Sample]) -> Sample:
     )
 
 
-def run_measured(argv: Sequence[str], environment: Mapping[str, str], output: Path) -> Sample:
+def run_measured(
+    argv: Sequence[str], environment: Mapping[str, str], output: Path, *, timeout: float = RUN_TIMEOUT
+) -> Sample:
     """Run a program, named by its path, to its end; all it says goes to the file ``output``.
+
+    After ``timeout`` seconds it is killed.
 
     Raises: EngineError (peer): it failed, or hung and was killed; the end of what it said is the hint.
     """
@@ -71,7 +75,7 @@ def run_measured(argv: Sequence[str], environment: Mapping[str, str], output: Pa
         ) as stopwatch,
     ):
         try:
-            told, _ = stopwatch.communicate(timeout=RUN_TIMEOUT)
+            told, _ = stopwatch.communicate(timeout=timeout)
         except BaseException:
             os.killpg(stopwatch.pid, signal.SIGKILL)
             raise

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -38,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     options = _parser().parse_args(arguments)
     rows = _chosen(options)
-    room = MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM else None
+    # Ended by force it would leave GiB in memory, and an engine.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with tempfile.TemporaryDirectory(prefix="mobysession-bench-", dir=room) as name:
+        with tempfile.TemporaryDirectory(prefix="mobysession-bench-", dir=roomy()) as name:
             if options.only != "builds":
                 _senders(rows, Path(name), options)
             if options.only != "sender":
@@ -49,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench-files: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return 1
     return 0
+
+
+def roomy() -> Path | None:
+    """Return the folder in memory where trees and an engine's data have room; None: the usual one on disk."""
+    return MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM else None
 
 
 def _parser() -> argparse.ArgumentParser:

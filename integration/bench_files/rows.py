@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from integration.bench.row import forget
-from integration.bench.sample import medians
+from integration.bench.sample import RUN_TIMEOUT, medians
 from integration.bench_files.trees import (
     BIG,
     CROWD,
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from integration.bench.client import Client
     from integration.bench.sample import Sample
 
-__all__ = ["ROWS", "FileRow", "open_relay"]
+__all__ = ["LARGE_TIMEOUT", "ROWS", "FileRow", "open_relay"]
+
+LARGE_TIMEOUT = 600.0
+"""Seconds until a run of a large row counts as hung; most of a minute is the engine's, and more on a busy machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,8 @@ class FileRow:
                     forget(engine)
                 if self.change is not None:
                     self.change(context, turn * len(clients) + number)
-                run = client.build(context, folder / "output")
+                timeout = LARGE_TIMEOUT if self.large else RUN_TIMEOUT
+                run = client.build(context, folder / "output", timeout=timeout)
                 if self.cold and run.transferred < self.content * 0.95:
                     raise EngineError(f"{self.title}: {client.name} sent only {run.transferred:g} bytes")
                 if self.cold or turn:
@@ -95,7 +99,7 @@ class FileRow:
             if self.change is not None:
                 self.change(context, 10_000 + turn)
             argv = [sys.executable, "-m", "integration.bench_files.floor", host, str(context)]
-            done = subprocess.run(argv, capture_output=True, check=False, timeout=300)
+            done = subprocess.run(argv, capture_output=True, check=False, timeout=LARGE_TIMEOUT)
             if done.returncode:
                 raise EngineError(f"{self.title}: the floor failed", hint=done.stderr.decode()[-2000:])
             if self.cold or turn:

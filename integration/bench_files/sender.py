@@ -23,7 +23,7 @@ from mobysession.services.filesync import FileSync
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["measure_sender"]
+__all__ = ["measure_sender", "send_to_nobody"]
 
 MIB = 1024 * 1024
 
@@ -52,19 +52,20 @@ async def serve(context: str, path: str) -> dict[str, float]:
 
 def measure_sender(title: str, context: Path, folder: Path, runs: int, *, profile: bool) -> str:
     """Return a line of the table, and with ``profile`` the functions that take the most time."""
-    taken = [_one(context, folder) for _ in range(runs)]
+    taken = [send_to_nobody(context, folder) for _ in range(runs)]
     best = min(taken, key=lambda figures: figures["wall"])
     line = (
         f"{title:34} {best['wall']:7.2f} s {best['bytes'] / best['wall'] / 1e6:8.0f} MB/s "
         f"{best['files'] / best['wall']:9.0f} files/s  CPU {best['cpu']:6.2f} s  peak {best['peak'] / MIB:5.0f} MiB"
     )
     if profile:
-        _one(context, folder, "profile")
+        send_to_nobody(context, folder, "profile")
         line += "\n" + (folder / "profile").read_text(encoding="utf-8")
     return line
 
 
-def _one(context: Path, folder: Path, profile: str = "") -> dict[str, float]:
+def send_to_nobody(context: Path, folder: Path, profile: str = "") -> dict[str, float]:
+    """Send ``context`` in one process to another one that discards it; return what it took, as `serve` does."""
     path = folder / "discard.sock"
     path.unlink(missing_ok=True)
     receiver = [sys.executable, "-m", "integration.bench_files.discard", str(path)]

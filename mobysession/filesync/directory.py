@@ -19,7 +19,7 @@ from mobysession.filesync.naming import blamed, cannot, quote, reason
 from mobysession.filesync.source import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from mobysession.filesync.source import Content
@@ -74,7 +74,13 @@ class Directory:
 
     def entries(self, directory: bytes) -> Iterator[Entry]:
         """Yield what is in ``directory`` in the order of the transfer; see `Source.entries`."""
-        names = self._names(directory)
+        return self._entries(directory, self._names(directory))
+
+    def entries_named(self, directory: bytes, names: Container[bytes]) -> Iterator[Entry]:
+        """Yield those of `entries` with one of ``names``; nothing else is looked at."""
+        return self._entries(directory, [name for name in self._names(directory) if name in names])
+
+    def _entries(self, directory: bytes, names: list[bytes]) -> Iterator[Entry]:
         # Popped, so that the names of a huge directory go as the entries come.
         while names:
             name = names.pop()

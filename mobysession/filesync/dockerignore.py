@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mobysession.filesync.source import Source
 
-__all__ = ["IgnoreLine", "find_bad_pattern", "find_pattern", "ignore_file", "parse_ignore_file", "read_file"]
+__all__ = ["IgnoreLine", "find_bad_pattern", "find_pattern", "ignore_file", "parse_ignore_file", "parses", "read_file"]
 
 _SUFFIX: Final = b".dockerignore"
 
@@ -74,14 +74,18 @@ def find_pattern(source: Source, pattern: str) -> str | None:
 
 def find_bad_pattern(source: Source) -> str | None:
     """Return where in the ignore files of ``source`` the first pattern is that does not parse; None for nowhere."""
-    from mobysession.filesync.patterns import BadPattern, PatternList  # needed for this alone
+    return next((f"{name}:{line.number}" for name, line in _lines(source) if not parses(line)), None)
 
-    for name, line in _lines(source):
-        try:
-            PatternList([line.pattern])
-        except BadPattern:
-            return f"{name}:{line.number}"
-    return None
+
+def parses(line: IgnoreLine) -> bool:
+    """Tell whether the engine will take the pattern of a line."""
+    from mobysession.filesync.patterns import BadPattern, PatternList  # needed for errors alone
+
+    try:
+        PatternList([line.pattern])
+    except BadPattern:
+        return False
+    return True
 
 
 def _lines(source: Source) -> Iterator[tuple[str, IgnoreLine]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from mobysession.filesync.dockerignore import ignore_file, parse_ignore_file
+from mobysession.errors import ContextError
+from mobysession.filesync.dockerignore import ignore_file, parse_ignore_file, parses
 from mobysession.filesync.filters import Verdict, parse_filter
 from mobysession.filesync.modes import DIRECTORY, TYPE
 from mobysession.filesync.naming import cannot, quote
@@ -131,7 +132,11 @@ class _Explainer:
     def __init__(self, source: Source, name: str, lines: Sequence[IgnoreLine]) -> None:
         self._source = source
         self._lines = lines
-        self._filter = parse_filter((), [line.pattern for line in lines])
+        try:
+            self._filter = parse_filter((), [line.pattern for line in lines])
+        except ContextError as error:
+            place = next((f"{name}:{line.number}" for line in lines if not parses(line)), name)
+            raise ContextError(f"{place}: {error.message}", hint=f"correct the pattern in {place}") from error
         self._single = [_Single(line, f"{name}:{line.number}") for line in lines]
         self._used: set[int] = set()
         self._result = Explanation(ignore_file=name)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from mobysession.errors import ContextError
 from mobysession.filesync.naming import quote
-from mobysession.filesync.patterns import BadPattern, PatternList
+from mobysession.filesync.patterns import BadPattern, Kind, PatternList
 from mobysession.filesync.reach import Reach
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Filter:
         wanted = [pattern for pattern in includes.patterns if not pattern.negated] if includes else []
         self._include_stems = _stems(wanted)
         self._exception_stems = _stems(excludes.negated if excludes else ())
+        #: The only paths that are included, with all below them; None where wildcards may include others.
+        self._exact = [pattern.text for pattern in wanted] if all(map(_is_exact, wanted)) else None
 
     def judge(
         self, path: str, is_directory: bool, included: MatchInfo | None, excluded: MatchInfo | None
@@ -91,6 +93,23 @@ class Filter:
                     return Verdict.PRUNE, included, excluded
                 verdict = Verdict.SKIP
         return verdict, included, excluded
+
+    def names_in(self, directory: str, included: MatchInfo | None) -> frozenset[bytes] | None:
+        """Return the only names in ``directory`` that may be sent or lead to what may; None where any may.
+
+        Args:
+            directory: relative, slash-separated; empty for the root.
+            included: what the include patterns found for it; None for the root.
+        """
+        if self._includes is None or self._exact is None or any(included or ()):
+            return None
+        inside = directory + "/" if directory else ""
+        names = {path[len(inside) :].partition("/")[0] for path in self._exact if path.startswith(inside)}
+        try:
+            return frozenset(name.encode("utf-8", "surrogateescape") for name in names)
+        except UnicodeEncodeError:
+            # Text that no path is turned into; the patterns will tell.
+            return None
 
 
 class _Turns:
@@ -141,6 +160,10 @@ def _stems(patterns: Iterable[Pattern]) -> list[str] | None:
     """Return the literal paths below which ``patterns`` can match; None when one of them has wildcards inside."""
     stems = [pattern.text.removesuffix("/**").removesuffix("/*") for pattern in patterns]
     return None if any(_WILDCARDS.intersection(stem) for stem in stems) else [stem + "/" for stem in stems]
+
+
+def _is_exact(pattern: Pattern) -> bool:
+    return pattern.kind is Kind.EXACT
 
 
 def _nothing_below(path: str, stems: list[str] | None) -> bool:

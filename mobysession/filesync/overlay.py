@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from mobysession.errors import UsageError
 from mobysession.filesync.modes import DIRECTORY
-from mobysession.filesync.source import keeping, opened
+from mobysession.filesync.source import entries_of, keeping, opened
 from mobysession.filesync.sources import as_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
 
     from mobysession.filesync.source import Content, Entry, Source
     from mobysession.filesync.sources import SourceLike
@@ -83,13 +83,21 @@ class Overlay:
 
     def entries(self, directory: bytes) -> Iterator[Entry]:
         """Yield what is in ``directory`` of any layer, in order."""
+        return self._entries(directory, None)
+
+    def entries_named(self, directory: bytes, names: Container[bytes]) -> Iterator[Entry]:
+        """Yield those of `entries` with one of ``names``."""
+        return self._entries(directory, names)
+
+    def _entries(self, directory: bytes, names: Container[bytes] | None) -> Iterator[Entry]:
         layers = self._merged(directory)
         if not layers:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
         last = None
         # The order of the layers decides between equal names: merging is stable.
         for number, entry in heapq.merge(
-            *(self._numbered(number, layer, directory) for number, layer in layers), key=lambda pair: pair[1].name
+            *(_numbered(number, entries_of(layer, directory, names)) for number, layer in layers),
+            key=lambda pair: pair[1].name,
         ):
             if entry.name != last:
                 last = entry.name
@@ -111,10 +119,6 @@ class Overlay:
     def fetch(self, path: bytes, offered: int) -> bytes | Content:
         """Return the content of a file; see `Source.fetch`."""
         return self._owner(path)[1].fetch(path, offered)
-
-    def _numbered(self, number: int, layer: Source, directory: bytes) -> Iterator[tuple[int, Entry]]:
-        for entry in layer.entries(directory):
-            yield number, entry
 
     def _merged(self, directory: bytes) -> list[tuple[int, Source]]:
         """Return the layers whose ``directory`` is seen, the highest first."""
@@ -140,6 +144,11 @@ class Overlay:
             if entry is not None:
                 return number, layer, entry
         return None
+
+
+def _numbered(number: int, entries: Iterator[Entry]) -> Iterator[tuple[int, Entry]]:
+    for entry in entries:
+        yield number, entry
 
 
 def _seen(layers: list[tuple[int, Source]], directory: bytes) -> list[tuple[int, Source]]:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from mobysession import limits
 from mobysession.errors import OutputError, RemoteProtocolError
-from mobysession.filesync.landing import Differ, Landing, ReceiveLimits, ReceiveReport
+from mobysession.filesync.landing import Landing
 from mobysession.filesync.packets import FIN_PACKET, error_packet
+from mobysession.filesync.terms import Differ, ReceiveLimits, ReceiveReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +30,6 @@ __all__ = ["Differ", "ReceiveLimits", "ReceiveReport", "receive_tree"]
 
 #: Seconds for the ERR packet to leave when receiving fails; the status of the call tells the rest.
 _FAREWELL: Final = 2.0
-#: Bytes of one batch that are many and yet not worth a hop into a worker thread, and seconds in which more gather. What
-#: is on its way meanwhile fits into the window of the call.
-_SCARCE: Final = range(64 * limits.KIB, limits.MIB)
-_GATHERING: Final = 0.002
 
 
 async def receive_tree(
@@ -105,8 +101,6 @@ async def _receive(
             await stream.send_batch([FIN_PACKET])
         if landing.finished:
             break
-        if sum(map(len, messages)) in _SCARCE:
-            await trio.sleep(_GATHERING)
     if not settled:
         raise RemoteProtocolError("the sender ended the transfer before it was complete")
     return landing.report()

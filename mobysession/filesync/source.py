@@ -12,6 +12,8 @@ A source may have more than `Source` asks for:
 - ``keeping()``, a block in which one thread may hold on to what it used last; entered again and again.
 - ``opened()``, a block around each transfer, entered and left in worker threads; what is held open for all transfers
   is closed when the last of them leaves.
+- ``entries_named(directory, names)``, those of `Source.entries` with one of these names; called where no others can be
+  sent, which then need not be looked at.
 - ``check_readable(path, entry)``, called before a file is offered; raises `ContextError` when it cannot be read later.
 - ``location``, a text that names the tree on this machine; builds of one location find what the engine keeps of it.
 """
@@ -22,10 +24,10 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping
+    from collections.abc import Callable, Container, Hashable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-__all__ = ["UNKNOWN_SIZE", "Content", "Entry", "Source", "keeping", "opened"]
+__all__ = ["UNKNOWN_SIZE", "Content", "Entry", "Source", "entries_of", "keeping", "opened"]
 
 #: The size of a file that is not known before it is read; it is offered as empty and sent as it is.
 UNKNOWN_SIZE: Final = -1
@@ -121,3 +123,13 @@ def opened(source: Source) -> AbstractContextManager[None]:
     """Return a block around a transfer of ``source``; not all have something to hold open."""
     block = getattr(source, "opened", None)
     return nullcontext() if block is None else block()
+
+
+def entries_of(source: Source, directory: bytes, names: Container[bytes] | None) -> Iterator[Entry]:
+    """Yield those entries of ``directory`` with one of ``names``, or all for None; raise as `Source.entries`."""
+    if names is None:
+        return source.entries(directory)
+    named: Callable[[bytes, Container[bytes]], Iterator[Entry]] | None = getattr(source, "entries_named", None)
+    if named is not None:
+        return named(directory, names)
+    return (entry for entry in source.entries(directory) if entry.name in names)

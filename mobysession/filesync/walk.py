@@ -17,6 +17,7 @@ from mobysession.filesync.modes import DIRECTORY, SYMLINK, TYPE
 from mobysession.filesync.naming import cannot
 from mobysession.filesync.offers import ROOT
 from mobysession.filesync.packets import StatEncoder
+from mobysession.filesync.source import entries_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -129,13 +130,19 @@ class Walk:
     def _next(self, directory: _Open) -> Entry | None:
         try:
             if directory.entries is None:
-                directory.entries = self._source.entries(directory.path)
+                directory.entries = self._entries(directory)
             return next(directory.entries, None)
         except OSError as error:
             if directory.entry_id is None and isinstance(error, (PermissionError, FileNotFoundError)):
                 # Left out anyway, and looked into only because of an exception.
                 return None
             raise cannot("list", _named(error, directory.path), error) from error
+
+    def _entries(self, directory: _Open) -> Iterator[Entry]:
+        path, names = directory.path, None
+        if self._filter is not None:
+            names = self._filter.names_in(path.decode("utf-8", "surrogateescape"), directory.included)
+        return entries_of(self._source, path, names)
 
     def _visit(self, directory: _Open, entry: Entry) -> _Open | None:
         """Announce an entry if it is to be sent; return it opened if it is a directory to look into."""

@@ -84,6 +84,10 @@ class FileSync:
         for source in self._sources.values():
             source.check()
 
+    def replace_sources(self, replacement: Callable[[Source], Source]) -> None:
+        """Put in the place of each source what ``replacement`` makes of it, before any was asked for."""
+        self._sources = {name: replacement(source) for name, source in self._sources.items()}
+
     def hint_for(self, message: str) -> str | None:
         """Return what in the directories may be behind an error of the engine, which does not name it; blocking.
 

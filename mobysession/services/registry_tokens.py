@@ -44,6 +44,9 @@ _LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 #: The host that answers for Docker Hub, whatever its login is kept under.
 _DOCKER_HUB: Final = "registry-1.docker.io"
 _PARAMETER: Final = r'([a-zA-Z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'
+_QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
+#: The beginning of a challenge: a word with a space behind it, where a parameter has its ``=``.
+_SCHEME: Final = r"(?:^|,)\s*([a-zA-Z][\w-]*)\s+(?=[a-zA-Z])"
 
 
 class TokenRequest(NamedTuple):
@@ -247,10 +250,7 @@ async def _ask(client: httpx.AsyncClient, method: str, url: httpx.URL, **given: 
 
 
 def _realm(answer: _Answer, *, plain: bool) -> httpx.URL | None:
-    for challenge in answer.headers.get_list("www-authenticate"):
-        scheme, _, rest = challenge.strip().partition(" ")
-        if scheme.lower() != "bearer":
-            continue
+    for rest in filter(None, map(_bearer, answer.headers.get_list("www-authenticate"))):
         for name, quoted, bare in re.findall(_PARAMETER, rest):
             if name.lower() == "realm":
                 try:
@@ -261,6 +261,18 @@ def _realm(answer: _Answer, *, plain: bool) -> httpx.URL | None:
                 within = plain and realm.scheme == "http" and _is_loopback(realm)
                 return realm if realm.scheme == "https" or within else None
     return None
+
+
+def _bearer(header: str) -> str:
+    """Return the parameters of the Bearer challenge in a header, which may hold several (RFC 9110 section 11.6.1)."""
+    # What is quoted may look like anything.
+    masked = re.sub(_QUOTED, lambda found: "_" * len(found[0]), header)
+    schemes = list(re.finditer(_SCHEME, masked))
+    ends = [*(scheme.start() for scheme in schemes[1:]), len(header)]
+    for scheme, end in zip(schemes, ends, strict=False):
+        if scheme[1].lower() == "bearer":
+            return header[scheme.end() : end]
+    return ""
 
 
 def _form(request: TokenRequest, login: Credentials) -> dict[str, str]:

@@ -11,6 +11,7 @@ Source: moby/buildkit session/secrets.
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import stat
@@ -54,6 +55,7 @@ __all__ = [
     "parse_secret_spec",
 ]
 
+_log = logging.getLogger("mobysession.services")
 
 SecretValue: TypeAlias = bytes | str
 #: Where a secret comes from. Text counts as its UTF-8; a path object is a `SecretFile`. A function is called at each
@@ -280,10 +282,17 @@ async def _read(asked: SecretRequest, source: _Source) -> bytes | None:
         # A named pipe may never have a writer: the thread is left alone then, the build is not.
         return await trio.to_thread.run_sync(_read_file, secret_id, source, abandon_on_cancel=True)
     if isinstance(source, SecretEnv):
-        return os.fsencode(os.environ.get(source.name, ""))
+        return _read_variable(secret_id, source.name)
     if isinstance(source, Provider):
         return await _ask(asked, source)
     return source
+
+
+def _read_variable(secret_id: str, name: str) -> bytes:
+    if name not in os.environ:
+        # As with buildx it is no error; but a step that needs the secret would fail far from the reason.
+        _log.warning("secret %r is empty: the environment variable %s is not set", secret_id, name)
+    return os.fsencode(os.environ.get(name, ""))
 
 
 async def _ask(asked: SecretRequest, provider: Provider) -> bytes | None:

@@ -7,7 +7,8 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from mobysession._pb.fsutil_pb2 import Packet, Stat
-from mobysession.filesync.landing import Differ, Landing, ReceiveLimits
+from mobysession.filesync.landing import Landing
+from mobysession.filesync.terms import Differ, ReceiveLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

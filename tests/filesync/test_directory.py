@@ -41,16 +41,27 @@ def swapped(tmp_path: Path) -> Directory:
     return source
 
 
+def test_entries_are_had_by_their_names(tmp_path: Path) -> None:
+    """In their order, as they are spelled in the directory, and the others are not looked at."""
+    for name in ("b", "A", "c"):
+        (tmp_path / name).touch()
+    source = Directory(tmp_path)
+    source.check()
+    asked = {b"c", b"a", b"b", b"..", b"b/..", b"\0"}
+    assert list(source.entries_named(b"", asked)) == [source.lookup(b"b"), source.lookup(b"c")]
+
+
 METHODS: list[Callable[[Directory, bytes], object]] = [
     lambda source, sub: source.fetch(sub + b"/secret", 6),
     lambda source, sub: list(source.entries(sub)),
+    lambda source, sub: list(source.entries_named(sub, {b"secret"})),
     lambda source, sub: source.lookup(sub + b"/secret"),
     lambda source, sub: source.readlink(sub + b"/link"),
     lambda source, sub: source.xattrs(sub + b"/secret"),
 ]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=["fetch", "entries", "lookup", "readlink", "xattrs"])
+@pytest.mark.parametrize("method", METHODS, ids=["fetch", "entries", "entries_named", "lookup", "readlink", "xattrs"])
 @pytest.mark.parametrize("sub", [b"sub", b"d/sub"])
 @pytest.mark.parametrize("keeping", [True, False])
 def test_no_method_follows_a_link_on_the_way(

@@ -80,9 +80,12 @@ def test_hints(tree: Any, hint: str) -> None:
 
 
 def test_what_cannot_be_used_is_an_error(tmp_path: Path) -> None:
-    """A bad pattern is named, and so is a missing directory."""
-    with pytest.raises(ContextError, match=r"invalid excludepatterns: \[\"a\[\"\]"):
-        explain_context(Files({".dockerignore": "a["}))
+    """A bad pattern is named with its file and line, and so is a missing directory."""
+    with pytest.raises(
+        ContextError, match=r"^Dockerfile.dockerignore:2: invalid excludepatterns: \[\"a\[\"\]"
+    ) as caught:
+        explain_context(Files({"Dockerfile.dockerignore": "fine\na[\n", ".dockerignore": "["}))
+    assert caught.value.hint == "correct the pattern in Dockerfile.dockerignore:2"
     with pytest.raises(ContextError, match="does not exist"):
         explain_context(Directory(tmp_path / "missing"))
 

@@ -16,7 +16,7 @@ from mobysession.filesync.walk import Walk
 from tests.filesync import reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
 
 _DIRECTORY = 0x800001ED
@@ -28,6 +28,7 @@ class Names:
     def __init__(self, tree: Mapping[str, object]) -> None:
         self.tree = tree
         self.listed: list[str] = []
+        self.looked_at = 0
 
     def check(self) -> None:
         """There is nothing to check."""
@@ -41,6 +42,11 @@ class Names:
         self.listed.append(directory.decode())
         for name in sorted(here, key=str.encode):
             yield Entry(name.encode(), 0o644 if here[name] is None else _DIRECTORY)
+
+    def entries_named(self, directory: bytes, names: Container[bytes]) -> Iterator[Entry]:
+        named = [entry for entry in self.entries(directory) if entry.name in names]
+        self.looked_at += len(named)
+        yield from named
 
     def readlink(self, path: bytes) -> bytes:
         raise AssertionError(path)
@@ -103,6 +109,28 @@ def test_what_is_sent(includes: list[str], excludes: list[str], sent: str, not_l
     source = Names(TREE)
     assert walk(source, includes, excludes) == sent.split()
     assert set(source.listed).isdisjoint(not_listed.split())
+
+
+@pytest.mark.parametrize(
+    ("includes", "excludes", "looked_at"),
+    [
+        (["main.py", "Dockerfile"], [], 1),
+        (["main.py", "!docs"], ["*.md"], 1),
+        # In what is included everything is looked at, as where a wildcard may match it.
+        (["docs"], [], 1),
+        (["docs/sub/page.md"], [], 3),
+        (["docs/sub/page.md", "*.py"], [], 0),
+        # No path at all, and none in here.
+        (["../main.py", "/main.py", "\ud800"], [], 0),
+    ],
+)
+def test_by_their_names_only_what_is_named_is_looked_at(
+    includes: list[str], excludes: list[str], looked_at: int
+) -> None:
+    """Where includes are names, as for a single file, its neighbours are not looked at, and the same is sent."""
+    source = Names(TREE)
+    assert walk(source, includes, excludes) == reference.walk(TREE, includes, excludes).sent
+    assert source.looked_at == looked_at
 
 
 def test_an_excluded_directory_is_announced_only_with_something_in_it() -> None:

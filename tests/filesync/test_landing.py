@@ -14,7 +14,7 @@ import pytest
 from mobysession import limits
 from mobysession._pb.fsutil_pb2 import Packet
 from mobysession.errors import DiskFull, OutputError, OutputLimitExceeded, RemoteProtocolError
-from mobysession.filesync.landing import Differ, ReceiveLimits
+from mobysession.filesync.terms import Differ, ReceiveLimits
 from tests.filesync.landings import DIR, END, LINK, MTIME, data, entry, feed, open_landing, snapshot, whole
 
 if TYPE_CHECKING:

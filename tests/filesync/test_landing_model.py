@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from mobysession._pb.fsutil_pb2 import Packet
 from mobysession.errors import RemoteProtocolError
 from mobysession.filesync import modes
-from mobysession.filesync.landing import Differ
+from mobysession.filesync.terms import Differ
 from tests.filesync.landings import END, MTIME, data, entry, open_landing
 
 if TYPE_CHECKING:

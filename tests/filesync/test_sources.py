@@ -442,6 +442,16 @@ def test_what_is_higher_hides_what_is_lower(tmp_path: Path) -> None:
     assert source.location == ""
 
 
+def test_layers_are_asked_for_what_is_named(tree: Path) -> None:
+    """Named entries are those of the whole listing, of layers that can be asked for them and of layers that cannot."""
+    source = Overlay(tree, {"b": "higher", "new": "1", "other": "2"})
+    source.check()
+    names = {entry.name for entry in source.entries(b"")}
+    asked = {*sorted(names)[::2], b"new", b"missing"}
+    assert b"other" in names
+    assert list(source.entries_named(b"", asked)) == [entry for entry in source.entries(b"") if entry.name in asked]
+
+
 def test_hard_links_of_two_layers_are_kept_apart(tmp_path: Path) -> None:
     """Layers number their files as they like; a link goes to a file of its own layer."""
     archives = []

@@ -78,12 +78,17 @@ async def test_a_file_is_read_at_each_request(ask, tmp_path):
     assert await ask(secrets, "same") == b"second"
 
 
-async def test_a_variable_is_read_at_each_request(ask, monkeypatch):
-    """The value at the time of the request counts; an unset variable is empty data, as in the reference."""
+async def test_a_variable_is_read_at_each_request(ask, monkeypatch, caplog):
+    """The value at the time of the request counts; an unset variable is empty data, as with buildx, and warned of."""
     secrets = Secrets({"token": SecretEnv("TOKEN_OF_TEST")})
     assert await ask(secrets, "token") == b""
-    monkeypatch.setenv("TOKEN_OF_TEST", "value")
-    assert await ask(secrets, "token") == b"value"
+    warnings = [record.getMessage() for record in caplog.records if record.name == "mobysession.services"]
+    assert warnings == ["secret 'token' is empty: the environment variable TOKEN_OF_TEST is not set"]
+    caplog.clear()
+    for value in ("value", ""):
+        monkeypatch.setenv("TOKEN_OF_TEST", value)
+        assert await ask(secrets, "token") == value.encode()
+    assert not [record for record in caplog.records if record.name == "mobysession.services"]
 
 
 async def test_an_unreadable_file_says_why(ask, tmp_path):

@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 
 from mobysession import limits
@@ -29,7 +30,7 @@ from mobysession._pb.auth_pb2 import (
 from mobysession.errors import CredentialError, RpcError, StatusCode
 from mobysession.services.auth import Auth
 from mobysession.services.credentials import Credentials
-from mobysession.services.registry_tokens import TokenFetcher, TokenRequest
+from mobysession.services.registry_tokens import TokenFetcher, TokenRequest, _Answer, _realm
 from mobysession.services.token_authority import TokenSeeds, public_key, sign
 
 if TYPE_CHECKING:
@@ -227,6 +228,29 @@ async def test_a_login_goes_only_to_the_realm_that_the_registry_names(fetch: Any
         assert elsewhere.asked == []
         assert (await fetch(realm=elsewhere.realm, allowed_realms={registry.host: elsewhere.realm})).Token == "posted"
         assert len(elsewhere.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "realm"),
+    [
+        ('Bearer realm="https://good/",service="x"', "https://good/"),
+        ('  bearer  service = "x" , Realm = https://good/', "https://good/"),
+        ('Basic realm="x", Bearer realm="https://good/", service="x"', "https://good/"),
+        ('Bearer realm="https://good/", Basic realm="https://evil/"', "https://good/"),
+        ('Negotiate, Bearer realm="https://good/"', "https://good/"),
+        ('Basic realm=", Bearer realm=\\"https://evil/\\"", Bearer realm="https://good/"', "https://good/"),
+        ('Bearer service="realm=\\"https://evil/\\"",realm="https://good/"', "https://good/"),
+        ('Bearer xrealm="https://evil/",realm="https://good/"', "https://good/"),
+        ('Basic realm="https://evil/", charset="UTF-8"', None),
+        ('Bearer service="x", Basic realm="https://evil/"', None),
+        ('Basic realm=", Bearer realm=https://evil/"', None),
+    ],
+)
+def test_the_realm_is_that_of_the_bearer_challenge(header: str, realm: str | None) -> None:
+    """One header may hold several challenges, and quoted text that looks like one."""
+    answer = _Answer("GET", httpx.URL("https://x/v2/"), 401, "", httpx.Headers([("www-authenticate", header)]), b"")
+    found = _realm(answer, plain=False)
+    assert (None if found is None else str(found)) == realm
 
 
 @pytest.mark.parametrize("challenge", ["", "Basic realm=x", 'Bearer service="s"', 'Bearer realm="ftp://x/"'])
