@@ -39,8 +39,7 @@ class HeldView:
     def hold(self, asking: bool) -> None:
         """Keep still from the first question on (True) to the end of the last one (False)."""
         if asking and not self._questions:
-            leave: Callable[[], None] = getattr(self._view, "leave", _nothing)
-            leave()
+            self.leave()
         self._questions += 1 if asking else -1
         if not self._questions:
             self._go_on()
@@ -51,6 +50,11 @@ class HeldView:
             self._held.append((status, changes))
         else:
             self._view.update(status, changes)
+
+    def leave(self) -> None:
+        """Take what is drawn away, where the view can."""
+        leave: Callable[[], None] = getattr(self._view, "leave", _nothing)
+        leave()
 
     def tick(self) -> None:
         """Take notice that time has passed, unless a question is on the terminal."""

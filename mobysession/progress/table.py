@@ -1,7 +1,8 @@
 """The table that the terminal view draws: a header, and for each step a row, its transfers and the end of its log.
 
-Rows are plain values; how wide a character is and what a style looks like is the terminal's business. Running steps
-are always part of the table, completed ones as far as the height allows, newest first.
+Rows are plain values; how wide a character is and what a style looks like is the terminal's business. Where the height
+does not allow all: running steps are always part of the table; then the ends of their logs, whoever wrote last first;
+then completed steps, newest first, without their transfers where there is room for a single row only.
 
 Source: moby/buildkit util/progress/progressui/display.go, for the form of the rows.
 """
@@ -14,11 +15,13 @@ from mobysession.buildkit.printable import printable
 from mobysession.progress.text import SECOND, status_progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mobysession.buildkit.status import BuildStatus, Vertex
 
-__all__ = ["Row", "Style", "header", "step_rows"]
+__all__ = ["Row", "Style", "all_rows", "header", "step_rows"]
 
-Style = Literal["plain", "done", "failed", "cancelled", "faint"]
+Style = Literal["plain", "done", "failed", "cancelled", "warning", "faint"]
 
 #: Lines of its log shown under a running step, as in BuildKit's display.
 LOG_WINDOW = 6
@@ -43,35 +46,59 @@ def header(status: BuildStatus, now: int, *, finished: bool) -> Row:
     return Row(f"[+] Building {max(0, now - started) / SECOND:.1f}s ({totals.completed}/{totals.steps}){ending}")
 
 
-def step_rows(status: BuildStatus, now: int, height: int | None) -> list[Row]:
+def step_rows(status: BuildStatus, now: int, height: int | None, window: int = LOG_WINDOW) -> list[Row]:
     """Return the rows of all started steps, in the order of starting.
 
     Args:
         status: the model.
         now: ns since the epoch on the engine's clock.
         height: rows that there is room for; None for all steps, which then show no logs.
+        window: lines shown at most of the log of a running step.
     """
-    steps = sorted((vertex for vertex in status.steps if vertex.number), key=lambda vertex: vertex.number)
+    known = all_rows(status, now)
     if height is None:
-        return [row for vertex in steps for row in _rows(vertex, now, 0)]
-    running = {vertex.number: _rows(vertex, now, LOG_WINDOW) for vertex in steps if not vertex.is_completed}
-    if sum(map(len, running.values())) > height:
-        running = {vertex.number: _rows(vertex, now, 0) for vertex in steps if vertex.number in running}
-    chosen = dict(running)
+        return [row for _, rows in known for row in rows]
+    steps = [vertex for vertex, _ in known]
+    rows = {vertex.number: rows for vertex, rows in known}
+    running = [vertex for vertex in steps if not vertex.is_completed]
+    chosen = {vertex.number: rows[vertex.number] for vertex in running}
     room = height - sum(map(len, chosen.values()))
+    for vertex in sorted(running, key=_last_written, reverse=True):
+        log = _log_rows(vertex, min(window, room))
+        chosen[vertex.number] = [*chosen[vertex.number], *log]
+        room -= len(log)
     for vertex in reversed(steps):
         if vertex.number in chosen:
             continue
-        rows = _rows(vertex, now, 0)
-        room -= len(rows)
-        if room < 0:
+        if room <= 0:
             break
-        chosen[vertex.number] = rows
+        chosen[vertex.number] = rows[vertex.number] if len(rows[vertex.number]) <= room else rows[vertex.number][:1]
+        room -= len(chosen[vertex.number])
     table = [row for number in sorted(chosen) for row in chosen[number]]
     return table[max(0, len(table) - height) :]
 
 
-def _rows(vertex: Vertex, now: int, window: int) -> list[Row]:
+def all_rows(status: BuildStatus, now: int) -> list[tuple[Vertex, list[Row]]]:
+    """Return each started step with its rows, the first of which is its own, in the order of starting."""
+    steps = sorted((vertex for vertex in status.steps if vertex.number), key=lambda vertex: vertex.number)
+    remarks = _remarks(status)
+    return [(vertex, _rows(vertex, now, remarks.get(vertex.digest, ()))) for vertex in steps]
+
+
+def _last_written(vertex: Vertex) -> int:
+    return max((line.time for line in vertex.log.last(2)), default=0)
+
+
+def _remarks(status: BuildStatus) -> dict[str, list[str]]:
+    remarks: dict[str, list[str]] = {}
+    for warning in status.warnings:
+        owner = status.vertex(warning.vertex)
+        if owner is not None:
+            remarks.setdefault(owner.digest, []).append(warning.short)
+    return remarks
+
+
+def _rows(vertex: Vertex, now: int, remarks: Sequence[str]) -> list[Row]:
     prefix, style = _state(vertex)
     rows = [Row(f" => {prefix}{_cell(vertex.name)}", time=_seconds(vertex.duration(now)), style=style)]
     for status in vertex.statuses.values():
@@ -81,10 +108,15 @@ def _rows(vertex: Vertex, now: int, window: int) -> list[Row]:
             rows.append(
                 Row(f" => => {_cell(status.id)}", status_progress(status), _seconds(end - status.started), done)
             )
-    if window:
-        lines = (_cell(line.text) for line in vertex.log.last(window))
-        rows.extend(Row(f" => => # {line}", style="faint") for line in lines if line.strip())
+    rows.extend(Row(f" => WARN: {_cell(remark)}", style="warning") for remark in remarks)
     return rows
+
+
+def _log_rows(vertex: Vertex, window: int) -> list[Row]:
+    if window <= 0:
+        return []
+    lines = (_cell(line.text) for line in vertex.log.last(window))
+    return [Row(f" => => # {line}", style="faint") for line in lines if line.strip()]
 
 
 def _state(vertex: Vertex) -> tuple[str, Style]:

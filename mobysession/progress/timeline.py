@@ -37,6 +37,8 @@ _SECOND = 1_000_000_000
 _HEALTH = "/grpc.health.v1.Health/"
 _PLACE = re.compile(r"\[(.+?)(?: +\d+/\d+)?\]")
 _OUTPUTS = "results"
+#: Bytes of a line besides its characters, about.
+_LINE = 100
 #: What a method serves, in a word; by the last parts of its URL.
 _KINDS = {
     "filesync.v1.FileSync": "files",
@@ -117,8 +119,17 @@ class _Log:
         self.lines.append(line)
         self.size += len(line.text)
         while len(self.lines) > limits.TIMELINE_LINES or self.size > limits.TIMELINE_LOG_SIZE:
-            self.size -= len(self.lines.popleft().text)
-            self.omitted += 1
+            self.drop()
+
+    def drop(self) -> None:
+        """Let the oldest line go."""
+        self.size -= len(self.lines.popleft().text)
+        self.omitted += 1
+
+    @property
+    def cost(self) -> int:
+        """Bytes that it takes, about."""
+        return self.size + _LINE * len(self.lines)
 
 
 class Timeline:
@@ -138,6 +149,7 @@ class Timeline:
         self._hide = hide
         self._status: BuildStatus | None = None
         self._logs: dict[str, _Log] = {}
+        self._cost = 0
         self._begun: dict[int, CallStarted] = {}
         self._subjects: dict[int, tuple[str, str]] = {}
         self._ended: deque[CallEnded] = deque(maxlen=limits.TIMELINE_CALLS)
@@ -147,7 +159,7 @@ class Timeline:
         """Take what one message of the engine changed."""
         self._status = status
         for vertex, line in changes.logs:
-            self._logs.setdefault(vertex.digest, _Log()).add(line)
+            self._keep(self._logs.setdefault(vertex.digest, _Log()), line)
         told = [
             moment for vertex in changes.vertices.values() for moment in (vertex.started, vertex.completed) if moment
         ]
@@ -155,6 +167,15 @@ class Timeline:
         if changes.message is not None and told:
             ahead = self._clock() - max(told) / _SECOND
             self._ahead = ahead if self._ahead is None else min(self._ahead, ahead)
+
+    def _keep(self, log: _Log, line: LogLine) -> None:
+        before = log.cost
+        log.add(line)
+        self._cost += log.cost - before
+        while self._cost > limits.TIMELINE_SIZE and log.lines:
+            before = log.cost
+            log.drop()
+            self._cost += log.cost - before
 
     def event(self, event: SessionEvent) -> None:
         """Take what happened on the session; that the engine asks whether it lives is nothing that a build does."""

@@ -1,12 +1,16 @@
 """A table that is drawn again and again in the same place of a terminal.
 
 rich moves the cursor, knows the width of characters and leaves colours out where ``NO_COLOR`` is set. The size of the
-terminal is asked for each time, so a resize shows with the next drawing. The cursor is never hidden between drawings:
-whatever ends the process, the terminal is left as it was found.
+terminal is asked for each time, so a resize shows with the next drawing, a tick away, and no signal has to be caught.
+A terminal that gets narrower breaks the lines that are there; the drawing begins where they begin now.
+
+Between drawings the cursor is shown, on a line of its own below the table: whatever ends the process, the terminal is
+left as it was found, and a ^C that is echoed there moves nothing of the table.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, TextIO
 from weakref import WeakSet
@@ -16,11 +20,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from mobysession.progress.table import Row, header, step_rows
-from mobysession.progress.text import SECOND, failed_logs, warning_summary, write
+from mobysession.progress.colours import has_colours, styles
+from mobysession.progress.engine_clock import EngineClock
+from mobysession.progress.table import LOG_WINDOW, Row, header, step_rows
+from mobysession.progress.text import failed_logs, warning_summary, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from mobysession.buildkit.status import BuildStatus, Changes
 
@@ -34,7 +40,6 @@ _MARGIN = 2
 _NARROWEST = 12
 #: Views that have a table on a terminal.
 _drawing: WeakSet[TtyView] = WeakSet()
-_STYLES = {"plain": "", "done": "blue", "failed": "red", "cancelled": "yellow", "faint": "dim"}
 
 
 class TtyView:
@@ -53,16 +58,28 @@ class TtyView:
     ) -> None:
         self._stream = stream
         self._clock = clock
-        self._console = console or Console(file=stream, force_terminal=True, highlight=False, markup=False, emoji=False)
+        self._console = console or Console(
+            file=stream,
+            force_terminal=True,
+            no_color=None if has_colours(stream) else True,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
+        self._styles = styles()
+        self._window = _window()
+        #: Widths of the lines that are on the terminal, and of the terminal when they were drawn.
+        self._widths: list[int] = []
+        self._width = 0
         self._live = self._new_live()
         self._status: BuildStatus | None = None
         self._drawn_at = float("-inf")
-        self._ahead: int | None = None
+        self._engine = EngineClock(clock)
 
     def update(self, status: BuildStatus, changes: Changes) -> None:
         """Take what one message changed; draw unless that was done a moment ago."""
         self._status = status
-        self._set_clock(changes)
+        self._engine.learn(changes)
         if self._clock() - self._drawn_at >= _REFRESH:
             self._draw(status)
 
@@ -76,7 +93,9 @@ class TtyView:
         _drawing.discard(self)
         if self._live.is_started:
             self._live.transient = True
+            self._mend_breaks()
             self._live.stop()
+        self._widths = []
         # One that is started again would look for its table where it left it.
         self._live = self._new_live()
 
@@ -88,6 +107,7 @@ class TtyView:
         status.finish()
         try:
             self._start()
+            self._mend_breaks()
             self._live.update(self._table(status, None, finished=error is None), refresh=False)
         finally:
             self._live.stop()
@@ -107,8 +127,21 @@ class TtyView:
     def _draw(self, status: BuildStatus) -> None:
         self._drawn_at = self._clock()
         self._start()
+        self._mend_breaks()
         height = max(1, self._console.height - _MARGIN - 1)
-        self._live.update(self._table(status, height, finished=False), refresh=True)
+        table = self._table(status, height, finished=False)
+        self._widths = [cell_len(line) for line in table.plain.split("\n")]
+        self._width = self._console.width
+        self._live.update(table.append("\n"), refresh=True)
+
+    def _mend_breaks(self) -> None:
+        """Put the cursor where rich expects it, should the terminal have broken the lines that were drawn."""
+        width = self._console.width
+        if width >= self._width or not self._widths or not _breaks_lines():
+            return
+        broken = sum(max(0, (cells - 1) // max(1, width)) for cells in self._widths)
+        if broken:
+            self._stream.write(f"\x1b[{broken}A\r\x1b[J")
 
     def _start(self) -> None:
         if not self._live.is_started:
@@ -117,20 +150,11 @@ class TtyView:
             self._console.show_cursor(True)
 
     def _table(self, status: BuildStatus, height: int | None, *, finished: bool) -> Text:
-        now = self._engine_time()
-        rows = [header(status, now, finished=finished), *step_rows(status, now, height)]
+        now = self._engine.now()
+        rows = [header(status, now, finished=finished), *step_rows(status, now, height, self._window)]
         width = max(2, self._console.width)
-        return Text("\n", no_wrap=True, overflow="crop").join(_line(row, width - 1) for row in rows)
-
-    def _set_clock(self, changes: Changes) -> None:
-        """Learn how far the engine's clock is ahead of ours: nothing that it tells has yet to happen."""
-        latest = max(_times(changes), default=None)
-        if latest is not None:
-            ahead = latest - int(self._clock() * SECOND)
-            self._ahead = ahead if self._ahead is None else max(self._ahead, ahead)
-
-    def _engine_time(self) -> int:
-        return int(self._clock() * SECOND) + (self._ahead or 0)
+        lines = (_line(row, width - 1, self._styles[row.style]) for row in rows)
+        return Text("\n", no_wrap=True, overflow="crop").join(lines)
 
 
 def leave_terminal() -> None:
@@ -139,16 +163,18 @@ def leave_terminal() -> None:
         view.leave()
 
 
-def _times(changes: Changes) -> Iterator[int]:
-    for vertex in changes.vertices.values():
-        yield from (moment for moment in (vertex.started, vertex.completed) if moment is not None)
-    for _, status in changes.statuses:
-        yield status.timestamp
-    for _, line in changes.logs:
-        yield line.time
+def _window() -> int:
+    """Return how many lines of a log are shown; BuildKit's clients have a variable for it."""
+    text = os.environ.get("BUILDKIT_TTY_LOG_LINES", "")
+    return int(text) if text.isdecimal() and int(text) else LOG_WINDOW
 
 
-def _line(row: Row, width: int) -> Text:
+def _breaks_lines() -> bool:
+    """Tell whether the terminal breaks lines anew when it gets narrower; xterm itself and the console cut them."""
+    return "XTERM_VERSION" not in os.environ and os.environ.get("TERM") != "linux"
+
+
+def _line(row: Row, width: int, style: str) -> Text:
     room = width - cell_len(row.time) - 1 if row.time else width
     note = row.note if room - cell_len(row.note) >= _NARROWEST else ""
     text = row.text
@@ -157,4 +183,4 @@ def _line(row: Row, width: int) -> Text:
     text += note
     if row.time:
         text = f"{set_cell_size(text, max(0, room))} {row.time}"
-    return Text(text, style=_STYLES[row.style], no_wrap=True, overflow="crop")
+    return Text(text, style=style, no_wrap=True, overflow="crop")

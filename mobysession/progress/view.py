@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["View", "ViewKind", "keep_ticking", "open_view"]
 
-ViewKind = Literal["auto", "plain", "tty", "quiet", "rawjson"]
+ViewKind = Literal["auto", "plain", "tty", "quiet", "rawjson", "notebook"]
 
 
 class View(Protocol):
@@ -50,12 +50,14 @@ def open_view(kind: ViewKind, stream: TextIO) -> View:
     """Return the view of this kind, writing to ``stream``.
 
     Args:
-        kind: ``tty`` redraws a table, ``plain`` appends lines, ``quiet`` is silent up to the end; ``auto`` is ``tty``
-            where ``stream`` is a terminal that can move its cursor, else ``plain``.
+        kind: ``tty`` redraws a table, ``plain`` appends lines, ``quiet`` is silent up to the end, ``rawjson`` writes
+            what the engine says as BuildKit's clients do, ``notebook`` displays a table below the cell and leaves
+            ``stream`` alone; ``auto`` is ``notebook`` in the kernel of one, ``tty`` where ``stream`` is a terminal that
+            can move its cursor, else ``plain``.
         stream: text stream; stays the caller's, is flushed and never closed.
 
     Raises:
-        UsageError: there is no such kind; the caller must name another.
+        UsageError: there is no such kind, or not what it needs; the caller must name another.
     """
     if kind not in get_args(ViewKind):
         message = f"unknown progress {kind!r}"
@@ -68,6 +70,10 @@ def open_view(kind: ViewKind, stream: TextIO) -> View:
         from mobysession.progress.rawjson import RawJsonView
 
         return RawJsonView(stream)
+    if kind == "notebook" or (kind == "auto" and _in_notebook()):
+        from mobysession.progress.notebook import NotebookView
+
+        return NotebookView()
     if kind == "tty" or (kind == "auto" and _can_redraw(stream)):
         from mobysession.progress.tty import TtyView  # loads rich, which takes a while
 
@@ -84,6 +90,16 @@ async def keep_ticking(view: View) -> NoReturn:
     while True:
         await trio.sleep(view.interval)
         view.tick()
+
+
+def _in_notebook() -> bool:
+    import sys
+
+    if "IPython" not in sys.modules:  # before anything is loaded for nothing
+        return False
+    from mobysession.progress.notebook import in_notebook
+
+    return in_notebook()
 
 
 def _can_redraw(stream: TextIO) -> bool:

@@ -109,6 +109,16 @@ def test_a_build_is_remembered(build: Build, timeline: Timeline) -> None:
     )
 
 
+def test_a_message_that_comes_late_moves_no_callback(build: Build, timeline: Timeline) -> None:
+    """The clocks are compared by the message that was quickest."""
+    view = Fed(timeline)
+    build.step(view, "a", start=0)
+    build.now += 5
+    build.step(view, "a", start=0, end=1)
+    call(timeline, 1, 0.5, end=0.75)
+    assert [(each.start, each.end) for each in timeline.recorded().calls] == [(0.5, 0.75)]
+
+
 @pytest.mark.parametrize(
     ("error", "outcome"), [(None, "succeeded"), (BuildFailed("no"), "failed"), (KeyboardInterrupt(), "cancelled")]
 )
@@ -131,6 +141,17 @@ def test_what_is_kept_of_a_log_is_bounded(build: Build, timeline: Timeline) -> N
     assert (len(many.log), many.omitted) == (limits.TIMELINE_LINES, 5)
     assert large.omitted == 3
     assert sum(len(text) for _, _, text in large.log) <= limits.TIMELINE_LOG_SIZE
+
+
+def test_what_is_kept_of_all_logs_is_bounded(build: Build, timeline: Timeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who writes beyond it loses lines, however many steps there are and however short the lines."""
+    monkeypatch.setattr(limits, "TIMELINE_SIZE", 10_000)
+    for number in range(50):
+        build.step(Fed(timeline), str(number), start=0, log=b"\n" * 10 + b"x" * 100 + b"\n")
+    steps = timeline.recorded().steps
+    kept = [text for step in steps for _, _, text in step.log]
+    assert 5_000 < sum(map(len, kept)) + 100 * len(kept) <= 10_000
+    assert sum(step.omitted for step in steps) == 50 * 11 - len(kept)
 
 
 def test_callbacks_are_bounded(timeline: Timeline) -> None:
