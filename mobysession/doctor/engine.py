@@ -80,7 +80,8 @@ async def _examine_version(endpoint: Endpoint) -> Finding:
         said = await _in_time(api.version)
     except MobysessionError as error:
         return Finding.of_error("engine", error)
-    words = f"{said.get('Version')}, API {ping.api_version}, {said.get('Os')}/{said.get('Arch')}"
+    pinned = f" (pinned to {endpoint.api_version})" if endpoint.api_version is not None else ""
+    words = f"{said.get('Version')}, API {ping.api_version}{pinned}, {said.get('Os')}/{said.get('Arch')}"
     if ping.api < _OLDEST_API:
         return Finding("engine", "warn", f"{words}, which is older than what this is tested with", _UPGRADE)
     return Finding("engine", "ok", words)
@@ -91,6 +92,8 @@ async def _examine_buildkit(endpoint: Endpoint) -> Finding:
         version, platforms = await _in_time(lambda: _ask_buildkit(endpoint))
     except UpgradeRefused as error:
         fix = "Builds use POST /build instead, which can do less; a proxy in front of the engine must pass on /grpc."
+        if endpoint.api_version is not None and error.hint:
+            fix = error.hint  # the version that is pinned may be all that is wrong
         return Finding("buildkit", "warn", error.message, fix)
     except MobysessionError as error:
         return Finding.of_error("buildkit", error)
@@ -113,9 +116,9 @@ async def _examine_ways(endpoint: Endpoint) -> Finding:
     if offered:
         return Finding("attach", "ok", ", ".join(offered))
     reasons = "; ".join(f"{way.way}: {way.reason}" for way in ways)
-    return Finding(
-        "attach", "fail", f"a session cannot be attached: {reasons}", "A proxy in between must pass on upgrades."
-    )
+    # What refuses the tunnel refuses everything; of the other ways an engine may just be too old.
+    fix = ways[-1].hint or "A proxy in between must pass on upgrades."
+    return Finding("attach", "fail", f"a session cannot be attached: {reasons}", fix)
 
 
 async def _examine_health(endpoint: Endpoint, attach: str) -> Finding:

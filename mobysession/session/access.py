@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 import trio
 
 from mobysession import limits
-from mobysession.errors import UsageError
+from mobysession.errors import MobysessionError, UsageError
 from mobysession.services.provider import Provider
 
 if TYPE_CHECKING:
@@ -41,12 +41,14 @@ CREDENTIALS: Final = (
     "/moby.filesync.v1.Auth/*",
 )
 _HEALTH: Final = "/grpc.health.v1.health/"
+#: The only key whose values may be escaped.
+_DIRECTORY: Final = "dir-name"
 #: What a call is about, by its method: in words, the field of its message or the key of its metadata that names it.
 _SUBJECTS: Final = {
     "/moby.buildkit.secrets.v1.secrets/": ("secret", "ID", ""),
     "/moby.sshforward.v1.ssh/": ("SSH agent", "ID", "buildkit.ssh.id"),
     "/moby.filesync.v1.auth/": ("registry login", "Host", ""),
-    "/moby.filesync.v1.filesync/": ("directory", "", "dir-name"),
+    "/moby.filesync.v1.filesync/": ("directory", "", _DIRECTORY),
     "/moby.filesync.v1.filesend/": ("output", "", "buildkit-attachable-exporter-id"),
     "/moby.upload.v1.upload/": ("upload", "", "urlpath"),
     "/containerd.services.content.v1.content/": ("store", "", "buildkit-attachable-store-id"),
@@ -175,6 +177,8 @@ class Access:
                 granted = await approve.call(request)
         except trio.TooSlowError:
             return Decision(False, "approval", f"nobody answered within {self._timeout:g} s")
+        except MobysessionError as error:
+            return Decision(False, "approval", error.message)
         except Exception as error:  # of any kind: the function is not ours, and its words may be secret
             _log.warning("%s is refused: the approval failed with %s", request, type(error).__name__)
             return Decision(False, "approval", f"the approval failed with {type(error).__name__}")
@@ -195,9 +199,14 @@ def request_of(call: ServerCall, method: str, message: Message | None, *, sessio
     kind, field, key = next(
         (found for prefix, found in _SUBJECTS.items() if method.lower().startswith(prefix)), (method, "", "")
     )
-    subject = str(getattr(message, field, "")) if message is not None and field else ""
-    if not subject and key:
-        subject = next(iter(call.encoded_values(key)), "")
+    # As the service reads it, or else one thing would be approved of and another one given.
+    if message is not None and field:
+        subject = str(getattr(message, field, ""))
+    elif key:
+        values = call.encoded_values(key) if key == _DIRECTORY else call.values(key)
+        subject = next(iter(values), "")
+    else:
+        subject = ""
     if kind == "SSH agent":
         subject = subject or "default"
     return AccessRequest(call.session_id, session_name, call.number, method, kind, subject)

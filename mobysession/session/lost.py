@@ -14,12 +14,12 @@ from mobysession import limits
 from mobysession.errors import ConnectionLost, MobysessionError, SessionLost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from mobysession.rpc.connection import Connection
     from mobysession.rpc.server import Server, ServerCall
 
-__all__ = ["session_lost"]
+__all__ = ["methods_of", "named", "session_lost"]
 
 _HINT: Final = "The daemon was stopped or restarted, or gave the session up; its log says more."
 _GONE: Final = "The daemon was stopped, restarted or cut off; its log says more."
@@ -52,8 +52,8 @@ async def session_lost(
     with trio.move_on_after(limits.BOTH_LOST):
         for other in filter(None, (control, carrier)):
             await other.closed.wait()
-    calls = tuple(call.method for call in in_flight if not call.method.startswith(_HEALTH))
-    parts = [f"session {session_id} was lost: {_reason(server, carrier)}", *_order(first, control), *_named(calls)]
+    calls = methods_of(in_flight)
+    parts = [f"session {session_id} was lost: {_reason(server, carrier)}", *_order(first, control), *named(calls)]
     failure = server.failure
     hint = (failure and failure.hint) or _hint(first, control, carrier)
     return SessionLost("; ".join(parts), hint=hint, in_flight=calls, first=first)
@@ -81,7 +81,13 @@ def _order(first: str | None, control: Connection | None) -> list[str]:
     return ["then the control connection" if control.closed.is_set() else "the control connection still stands"]
 
 
-def _named(calls: tuple[str, ...]) -> list[str]:
+def methods_of(in_flight: Iterable[ServerCall]) -> tuple[str, ...]:
+    """Return the methods of some calls, health checks left out."""
+    return tuple(call.method for call in in_flight if not call.method.startswith(_HEALTH))
+
+
+def named(calls: Sequence[str]) -> list[str]:
+    """Return what an error says of the calls that were in flight; empty where there were none."""
     if not calls:
         return []
     more = f" and {len(calls) - _NAMED} more" if len(calls) > _NAMED else ""

@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
@@ -48,9 +49,11 @@ if TYPE_CHECKING:
 
     from mobysession.errors import SessionLost
     from mobysession.events import CallEnded, SessionEvent
+    from mobysession.redaction import Redactor
     from mobysession.rpc.connection import Connection
     from mobysession.rpc.inspection import Inspection
     from mobysession.rpc.keepalive import Keepalive
+    from mobysession.rpc.observer import Observer
     from mobysession.rpc.registrar import Attachable, CodecChoice
     from mobysession.rpc.server import Server, ServerCall
     from mobysession.session.access import Access
@@ -60,6 +63,8 @@ if TYPE_CHECKING:
 __all__ = ["Session", "open_session"]
 
 _log = logging.getLogger("mobysession.session")
+#: Is told of each session that is made, before anything is allowed on it; see `mobysession.session.recorder`.
+new_session_listener: ContextVar[Callable[[Session], None]] = ContextVar("mobysession_new_session_listener")
 #: What sets up traces from outside; see `mobysession.session.tracing`.
 _TRACED_BY = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -129,8 +134,13 @@ class Session:
         self.amend: Callable[[ServerCall, Message], None] | None = None
         #: What the daemon was told of, in lower case.
         self._advertised: frozenset[str] = frozenset()
+        #: What knows the secrets of the services that were allowed, also of those that `hosting` hosted.
+        self.redactors: list[Redactor] = []
+        self._observe: Callable[[Session, bool], Observer] | None = None
         self._registrar.guard = self._check_access
         Health().register(self._registrar)
+        if (listener := new_session_listener.get(None)) is not None:
+            listener(self)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -161,6 +171,7 @@ class Session:
         for service in services:
             known = len(self._registrar.methods)
             service.register(self._registrar)
+            self._keep_redactor(service)
             if (offers := getattr(service, "offers", None)) is not None:
                 self._offers.update(dict.fromkeys(self._registrar.methods[known:], offers))
 
@@ -175,9 +186,11 @@ class Session:
         registrar = Registrar(self.id)
         registrar.guard = self._check_access
         offers: dict[str, Callable[[str], bool] | None] = {}
+        redactors = list(self.redactors)
         for service in services:
             known = len(registrar.methods)
             service.register(registrar)
+            self._keep_redactor(service)
             offers.update(dict.fromkeys(registrar.methods[known:], getattr(service, "offers", None)))
         untold = [name for name in self.granted(registrar.methods) if name.lower() not in self._advertised]
         if self._engaged and untold:
@@ -189,8 +202,15 @@ class Session:
             try:
                 yield
             finally:
+                if self._observe is None:
+                    self.redactors = redactors
                 # By what it is, not by what it equals.
                 self._passing_offers[:] = [other for other in self._passing_offers if other is not offers]
+
+    def _keep_redactor(self, service: Attachable) -> None:
+        redactor: Redactor | None = getattr(service, "redactor", None)
+        if redactor is not None and not any(redactor is known for known in self.redactors):
+            self.redactors.append(redactor)
 
     def serve(
         self,
@@ -215,9 +235,27 @@ class Session:
 
         self.allow(GrpcioServicer(servicer, add_servicer, interceptors=interceptors, codecs=codecs))
 
+    @property
+    def observe(self) -> Callable[[Session, bool], Observer] | None:
+        """Makes who observes a connection of the session, given it and whether it is attached already; None: nobody."""
+        return self._observe
+
+    @observe.setter
+    def observe(self, observe: Callable[[Session, bool], Observer] | None) -> None:
+        self._observe = observe
+        if self._server is not None:
+            self._server.observer = None if observe is None else observe(self, True)
+
     def listen(self, listener: Callable[[SessionEvent], None]) -> None:
         """Call ``listener`` with every event from now on; it runs in the loop and must not wait."""
         self._listeners.append(listener)
+
+    @property
+    def in_flight(self) -> tuple[str, ...]:
+        """The methods of the calls that are running, health checks left out."""
+        from mobysession.session.lost import methods_of  # only for who loses something: start-up
+
+        return methods_of(self._in_flight.values())
 
     async def ping(self) -> float:
         """Return the round trip to the daemon in seconds, measured with an HTTP/2 PING."""
@@ -301,6 +339,7 @@ class Session:
                 on_call_started=self._call_started,
                 on_call_ended=self._call_ended,
                 keepalive=self._keepalive,
+                observer=None if self._observe is None else self._observe(self, False),
             ) as server:
                 self._server = server
                 await self._wait_ready(server, ready_timeout)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from mobysession.errors import UsageError
+
 if TYPE_CHECKING:
     from mobysession.session.access import AccessRequest
 
@@ -39,7 +41,7 @@ class TerminalApproval:
         """Return whether the person says yes.
 
         Raises:
-            OSError: there is no terminal.
+            UsageError: there is no terminal; who starts the build must do so on one, or approve in another way.
 
         Cancel: the question is left unanswered on the terminal.
         """
@@ -58,7 +60,10 @@ class TerminalApproval:
         question = f"The engine asks for {request}, session{shown}. Allow? [y]es, [a]lways, [N]o, ne[v]er: "
         import termios  # not on Windows
 
-        descriptor = os.open(self._path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise UsageError(f"there is no terminal to ask on: {os.fspath(self._path)}: {error.strerror}") from error
         try:
             # What was typed before the question is no answer to it.
             with suppress(termios.error):  # no terminal, but something like one

@@ -45,6 +45,7 @@ _EXPORTERS: Final = {
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "grpc": "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
 }
+_EXTRA: Final = "'mobysession[otel]'"
 _log = logging.getLogger("mobysession.session")
 
 
@@ -63,7 +64,7 @@ class Tracing:
             try:
                 from opentelemetry.sdk.trace import TracerProvider
             except ImportError:
-                raise UsageError("tracing needs OpenTelemetry", hint="pip install 'mobysession[otel]'") from None
+                raise UsageError("tracing needs OpenTelemetry", hint=f"pip install {_EXTRA}") from None
             provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._provider = provider
         #: Nobody else waits for its exporter.
@@ -244,7 +245,8 @@ def _exporting_provider(settings: tuple[tuple[str, str], ...]) -> TracerProvider
         home: Any = importlib.import_module(_EXPORTERS[protocol or "http/protobuf"])
         processor = BatchSpanProcessor(home.OTLPSpanExporter())
     except ImportError as error:
-        _log.warning("nothing is traced: %s is missing; pip install 'mobysession[otel]'", error.name)
+        package = _EXTRA if protocol != "grpc" else "opentelemetry-exporter-otlp-proto-grpc"
+        _log.warning("nothing is traced: %s is missing; pip install %s", error.name, package)
         return None
     except (KeyError, ValueError) as error:
         _log.warning("nothing is traced: OpenTelemetry's settings are not understood: %s", error)

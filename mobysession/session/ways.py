@@ -24,11 +24,13 @@ class WayFound(NamedTuple):
         way: ``native``, ``hijack``, ``tunnel`` or ``buildkitd``.
         seconds: until the session was ready; None where it did not get so far.
         reason: why not; empty where it did.
+        hint: what may be done about it; empty where nothing is known.
     """
 
     way: str
     seconds: float | None = None
     reason: str = ""
+    hint: str = ""
 
     @property
     def is_offered(self) -> bool:
@@ -51,4 +53,4 @@ async def _try(endpoint: Endpoint, way: str) -> WayFound:
         async with open_session(endpoint, attach=way, name="probe"):
             return WayFound(way, trio.current_time() - began)
     except MobysessionError as error:
-        return WayFound(way, reason=error.message)
+        return WayFound(way, reason=error.message, hint=error.hint or "")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mobysession.testing.caller import FakeCaller
     from mobysession.testing.fake_daemon import FakeDaemon
     from mobysession.testing.faults import Faults, Refusal
+    from mobysession.testing.replayer import ReplayDaemon, ReplayedCall, ReplayReport, replay
     from mobysession.testing.schedule import ENGINE_20_10, ENGINE_28, HealthSchedule
     from mobysession.testing.script import FakeSolve, dockerfile_build
     from mobysession.testing.tree_receiver import ReceivedEntry, ReceivedTree
@@ -40,6 +41,10 @@ __all__ = [
     "ReceivedEntry",
     "ReceivedTree",
     "Refusal",
+    "ReplayDaemon",
+    "ReplayedCall",
+    "ReplayReport",
+    "replay",
 ]
 
 _HOMES = {
@@ -55,6 +60,10 @@ _HOMES = {
     "ReceivedEntry": "tree_receiver",
     "ReceivedTree": "tree_receiver",
     "Refusal": "faults",
+    "ReplayDaemon": "replayer",
+    "ReplayedCall": "replayer",
+    "ReplayReport": "replayer",
+    "replay": "replayer",
 }
 
 

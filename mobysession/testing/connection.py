@@ -157,6 +157,8 @@ def _info(daemon: FakeDaemon) -> dict[str, object]:
         "ID": "fake",
         "Name": "fake",
         "OSType": "linux",
+        "Driver": "overlayfs" if daemon.containerd else "overlay2",
+        "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]] if daemon.containerd else [],
         "ServerVersion": version,
         # As Go writes it: nanoseconds.
         "SystemTime": now.strftime("%Y-%m-%dT%H:%M:%S.%f000Z"),

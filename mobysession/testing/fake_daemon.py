@@ -76,6 +76,7 @@ class FakeDaemon:
             as with real engines, and its ID is refused until then.
         ended: sessions that are over, in order.
         requests: what was asked over HTTP/1.1: method and path.
+        containerd: says that it keeps images in containerd.
         clock_skew: seconds by which the daemon's clock is ahead of this machine's.
         faults, grpc_faults, tunnel_faults, script: may be changed; connections and builds take them as they are when
             they begin.
@@ -101,6 +102,7 @@ class FakeDaemon:
         self.grpc_faults = grpc_faults or Faults()
         self.tunnel_faults = tunnel_faults or Faults()
         self.api_version = api_version
+        self.containerd = False
         self.clock_skew = 0.0
         self.sessions: dict[str, FakeCaller] = {}
         self.ended: list[FakeCaller] = []
@@ -115,7 +117,7 @@ class FakeDaemon:
         self._connections: set[trio.CancelScope] = set()
 
     @classmethod
-    def listen(cls, path: str | os.PathLike[str] | None = None, **options: Any) -> FakeDaemon:
+    def listen(cls, path: str | os.PathLike[str] | None = None, **options: Any) -> Self:
         """Return a daemon that listens on ``path``; None: a socket in a temporary directory of its own.
 
         ``options`` are those of the class.

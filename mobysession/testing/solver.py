@@ -45,6 +45,7 @@ class Solver:
         solves: all of them by ref, in the order they were asked for.
         records: what is kept of them, and the build cache.
         spans: the requests of OpenTelemetry's trace service, as they came.
+        platforms: what its worker says that it builds for, its own first.
         refuses_spans: says that it has no collector instead, as a BuildKit does that was not given one.
     """
 
@@ -53,6 +54,7 @@ class Solver:
         self.records = Records()
         self.spans: list[bytes] = []
         self.refuses_spans = False
+        self.platforms: tuple[str, ...] = ("linux/amd64",)
         self._daemon = daemon
         self._changed = trio.lowlevel.ParkingLot()
         self._registrar = Registrar()
@@ -60,7 +62,7 @@ class Solver:
         registrar.unary_unary(_SERVICE + "Solve", self._solve, control_pb2.SolveRequest)
         registrar.unary_stream(_SERVICE + "Status", self._status, control_pb2.StatusRequest)
         registrar.unary_unary(_SERVICE + "Info", _info, control_pb2.InfoRequest)
-        registrar.unary_unary(_SERVICE + "ListWorkers", _list_workers, control_pb2.ListWorkersRequest)
+        registrar.unary_unary(_SERVICE + "ListWorkers", self._list_workers, control_pb2.ListWorkersRequest)
         self.records.register(registrar)
         registrar.stream(_SERVICE + "Session", self._session, Cardinality.STREAM_STREAM)
         registrar.stream(_EXPORT, self._export, Cardinality.UNARY_UNARY)
@@ -115,6 +117,20 @@ class Solver:
         self.records.end(solve, response, None)
         return response
 
+    async def _list_workers(
+        self, request: control_pb2.ListWorkersRequest, call: ServerCall
+    ) -> control_pb2.ListWorkersResponse:
+        labels = {"org.mobyproject.buildkit.worker.moby.host-gateway-ip": "172.17.0.1"}
+        if self._daemon.containerd:
+            labels["org.mobyproject.buildkit.worker.snapshotter"] = "overlayfs"
+        worker = worker_pb2.WorkerRecord(
+            ID="fake",
+            Labels=labels,
+            platforms=map(_platform, self.platforms),
+            BuildkitVersion=_buildkit(),
+        )
+        return control_pb2.ListWorkersResponse(record=[worker])
+
     async def _export(self, call: ServerCall) -> None:
         if self.refuses_spans:
             raise RpcError(StatusCode.UNAVAILABLE, "trace collector not configured")
@@ -154,14 +170,9 @@ async def _info(request: control_pb2.InfoRequest, call: ServerCall) -> control_p
     return control_pb2.InfoResponse(buildkitVersion=_buildkit())
 
 
-async def _list_workers(request: control_pb2.ListWorkersRequest, call: ServerCall) -> control_pb2.ListWorkersResponse:
-    worker = worker_pb2.WorkerRecord(
-        ID="fake",
-        Labels={"org.mobyproject.buildkit.worker.moby.host-gateway-ip": "172.17.0.1"},
-        platforms=[ops_pb2.Platform(Architecture="amd64", OS="linux")],
-        BuildkitVersion=_buildkit(),
-    )
-    return control_pb2.ListWorkersResponse(record=[worker])
+def _platform(text: str) -> ops_pb2.Platform:
+    system, architecture, *variant = text.split("/")
+    return ops_pb2.Platform(OS=system, Architecture=architecture, Variant="".join(variant))
 
 
 def _buildkit() -> worker_pb2.BuildkitVersion:

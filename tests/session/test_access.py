@@ -14,6 +14,7 @@ from mobysession._pb import auth_pb2, ssh_pb2
 from mobysession.errors import RpcError, StatusCode, UsageError
 from mobysession.events import AccessDecided
 from mobysession.services.auth import Auth
+from mobysession.services.filesync import FileSync
 from mobysession.services.secrets import Secrets
 from mobysession.services.ssh import Ssh
 from mobysession.services.ssh_agents import SshAgent
@@ -30,6 +31,7 @@ SECRETS = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
 CHECK = "/moby.sshforward.v1.SSH/CheckAgent"
 FORWARD = "/moby.sshforward.v1.SSH/ForwardAgent"
+DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
 
 
 def request(
@@ -148,6 +150,38 @@ async def test_each_request_is_approved_by_itself(heard: list[Any], tmp_path: Pa
     decided = [event for event in heard if isinstance(event, AccessDecided) and event.by == "approval"]
     assert [event.allowed for event in decided] == [result is yes for result in results]
     assert [event.call_id for event in decided] == [request.call_id for request in asked.requests]
+
+
+@pytest.mark.parametrize(
+    ("method", "metadata", "subject"),
+    [
+        (FORWARD, [("buildkit.ssh.id", "100%"), ("buildkit.ssh.id-encoded", "1")], "100%"),
+        (FORWARD, [("buildkit.ssh.id", "a+b"), ("buildkit.ssh.id-encoded", "1")], "a+b"),
+        (FORWARD, [("buildkit.ssh.id", "a+b"), ("buildkit.ssh.id", "default")], "a+b"),
+        (CHECK, [("buildkit.ssh.id", "a+b")], "default"),
+        (DIFF_COPY, [("dir-name", "b%61r"), ("dir-name-encoded", "1")], "bar"),
+    ],
+)
+async def test_what_is_approved_is_what_is_given(
+    method: str, metadata: list[tuple[str, str]], subject: str, tmp_path: Path
+) -> None:
+    """An ID that can be read in two ways is read as the service reads it, or a yes for one thing would give another."""
+    asked = Asked()
+    agent = SshAgent(tmp_path / "none")
+    async with FakeDaemon() as daemon:
+        session = Session(daemon.dialer, access=Access(approve=asked, ask=["*"]))
+        session.allow(Ssh({"default": agent, "100%": agent, "a+b": agent}), FileSync({"bar": tmp_path}))
+        async with session.attach():
+            caller = await daemon.wait_session(session.id)
+
+            async def demand() -> None:
+                async with caller.channel.open_call(method, metadata=metadata) as call:
+                    await call.send(b"")
+                    await call.end()
+                    await call.receive()
+
+            assert await status(demand) is StatusCode.PERMISSION_DENIED
+    assert [request.subject for request in asked.requests] == [subject]
 
 
 async def test_nobody_is_bothered_with_what_was_not_offered(heard: list[Any]) -> None:
@@ -294,10 +328,10 @@ async def test_what_was_typed_before_is_no_answer(terminal: tuple[int, str]) -> 
 
 
 async def test_without_a_terminal_all_is_refused(tmp_path: Path) -> None:
-    """No terminal is no yes; a cancelled question leaves nothing open."""
-    access = Access(approve=TerminalApproval(tmp_path / "none"))
-    decision = await access.decide(request())
-    assert decision == (False, "approval", "the approval failed with FileNotFoundError")
+    """No terminal is no yes, and that there is none is said."""
+    path = tmp_path / "none"
+    decision = await Access(approve=TerminalApproval(path)).decide(request())
+    assert decision == (False, "approval", f"there is no terminal to ask on: {path}: No such file or directory")
 
 
 async def test_a_question_can_be_cancelled(terminal: tuple[int, str]) -> None:

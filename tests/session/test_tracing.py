@@ -251,6 +251,23 @@ def test_a_protocol_that_nobody_knows_is_a_warning(
     assert "nothing is traced" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("protocol", "package"),
+    [("http/protobuf", "'mobysession[otel]'"), ("grpc", "opentelemetry-exporter-otlp-proto-grpc")],
+)
+def test_an_exporter_that_is_not_installed_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, protocol: str, package: str
+) -> None:
+    """It says what is to be installed, which for gRPC is no extra of ours."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    # None in the table of modules: an import fails as if it were not there.
+    kind = protocol.partition("/")[0]
+    monkeypatch.setitem(sys.modules, f"opentelemetry.exporter.otlp.proto.{kind}.trace_exporter", None)
+    assert tracing_from_env() is None
+    assert f"is missing; pip install {package}" in caplog.text
+
+
 class Collector(http.server.BaseHTTPRequestHandler):
     """What OTEL_EXPORTER_OTLP_ENDPOINT points to."""
 

@@ -116,4 +116,7 @@ class HostingSession(SessionCore):
             if audience_of(service) != "client" and not any(method in companion.methods for method in hosted):
                 companion.allow(service)
         self.companions.add(companion)
+        recorder = self._whole.recorder
+        if recorder is not None and not recorder.is_stopped and companion.observe is None:
+            recorder.watch(companion)
         return companion

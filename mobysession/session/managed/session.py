@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from mobysession.recording import Recording
     from mobysession.session.managed.channels import QueueChanged
     from mobysession.session.managed.handle import RunHandle
     from mobysession.session.managed.inbox import InboxStorage
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from mobysession.session.managed.methods import MethodInfo
     from mobysession.session.managed.middleware import Middleware
     from mobysession.session.managed.runs import Request, SchedulerState
+    from mobysession.session.recorder.managed import ManagedRecorder
+    from mobysession.session.recorder.recorder import RecordingMode
 
 __all__ = ["ManagedSession"]
 
@@ -54,6 +57,8 @@ class ManagedSession(HostingSession):
     _options: Mapping[str, Any] = _NOTHING
     _persist: tuple[Callable[[SessionSnapshot], Awaitable[None] | None], ...] = ()
     _inbox: InboxStorage | None = None
+    #: What records it, or did; None before `start_recording`.
+    recorder: ManagedRecorder | None = None
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -317,6 +322,41 @@ class ManagedSession(HostingSession):
                         await done
             except Exception as error:  # of any kind: the function is not ours
                 _log.warning("session %s could not be kept: %s", self.id, type(error).__name__)
+
+    # -- recording -----------------------------------------------------------------------------------------------------
+
+    def start_recording(self, mode: RecordingMode = "full", *, frames: bool = False) -> None:
+        """Record what is said on the session from now on; while it is recorded, only change the mode.
+
+        Its builds, which have connections of their own, are recorded too; its children are not. After
+        `stop_recording` this begins another recording.
+
+        Args:
+            mode: ``full`` keeps every call with what was said, secrets excepted; ``lightweight`` its sizes and times.
+            frames: keep the frames of HTTP/2 too, of connections that begin from now on.
+
+        Raises:
+            UsageError: there is no such mode.
+            SessionOver: the session is over.
+        """
+        from mobysession.session.recorder.managed import start_recording
+
+        self.refuse_over()
+        self.recorder = start_recording(self, mode, frames=frames)
+
+    def stop_recording(self) -> None:
+        """Record no more; what was recorded is kept as ``recording``. Nothing happens where nothing is recorded."""
+        if self.recorder is not None:
+            self.recorder.stop()
+
+    @property
+    def recording(self) -> Recording | None:
+        """What was recorded so far, without secrets; None where that was never begun."""
+        return None if self.recorder is None else self.recorder.recording
+
+    def snapshot_at(self, run: int) -> SessionSnapshot | None:
+        """Return the snapshot of the end of a run, counted from 1; None where that run was not recorded to its end."""
+        return None if self.recorder is None else self.recorder.snapshots.get(run)
 
     # -- inbox ---------------------------------------------------------------------------------------------------------
 

@@ -10,19 +10,16 @@ they carry as another: the longest field of each, and of DiffCopy's packets thos
 types/wire.proto), between which stand the packets of other files. A recording is therefore read twice: to find the
 places, and to hide them.
 
-Frames hold the same bytes otherwise, compressed ones too. The payload of one is kept where all messages of that side of
-its call are known and have nothing to hide, of headers where no text of the call had, and of others where no value
-stands in it.
+Frames hold the same bytes otherwise; which of them are shown says `mobysession.session.recorder.frames_shown`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from mobysession.recording import (
-    CLIENT,
     DAEMON,
     AnswerBegan,
     CallBegan,
@@ -31,6 +28,7 @@ from mobysession.recording import (
     Message,
 )
 from mobysession.redaction import HIDDEN
+from mobysession.session.recorder.frames_shown import ShownFrames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,10 +51,9 @@ _SECRET_ANSWERS: Final = frozenset(
 _SECRET_REQUESTS: Final = frozenset((_AUTH + "verifytokenauthority", "/moby.sshforward.v1.ssh/forwardagent"))
 #: Metadata of which the value is nobody's business.
 _SECRET_KEYS: Final = frozenset(("authorization", "proxy-authorization", "cookie", "set-cookie", "x-registry-auth"))
+#: Fields whose values are ours, from a fixed list.
+_OURS: Final = frozenset(("code", "mode", "sender", "state", "writer"))
 _DIFF_COPY: Final = "/diffcopy"
-_DATA, _HEADERS, _CONTINUATION = 0, 1, 9
-#: What stands before a message of gRPC.
-_PREFIX: Final = 5
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -108,7 +105,7 @@ class Hiding:
         changed: dict[str, Any] = {}
         for one in fields(record):
             value = getattr(record, one.name)
-            if isinstance(value, str):
+            if isinstance(value, str) and one.name not in _OURS:
                 value = self.text(value)
             elif one.type == "Texts":
                 value = tuple(map(self.text, value))
@@ -149,16 +146,17 @@ def hidden_records(records: Callable[[], Iterable[Record]], forms: Iterable[byte
     places = _Places(hiding)
     for number, record in enumerate(records()):
         places.look_at(number, record)
+    places.settle()
     for number, record in enumerate(records()):
         if number == places.seen:
             # More has come meanwhile.
             return
         if isinstance(record, Message):
-            spans = tuple(merged(places.found.get(number, ())))
+            spans = tuple(places.found.get(number, ()))
             if record.body is not None and spans:
                 record = replace(record, body=masked(record.body, spans), hidden=spans)
         elif isinstance(record, Frame):
-            record = record if places.may_show(record) else replace(record, payload=None)
+            record = record if places.frames.may_show(record) else replace(record, payload=None)
         else:
             record = hiding.texts_of(record)
         yield record
@@ -196,79 +194,56 @@ class _Stream:
         self._tail = kept
 
 
-@dataclass
-class _Side:
-    """One side of a call: what is known of its messages, for its frames."""
-
-    #: Bytes of messages with their prefixes, and of DATA frames.
-    told: int = 0
-    framed: int = 0
-    is_open: bool = True
-
-
-@dataclass
-class _Call:
-    """A call, for its frames."""
-
-    method: str
-    texts_are_open: bool
-    is_over: bool = False
-    sides: dict[str, _Side] = field(default_factory=lambda: {DAEMON: _Side(), CLIENT: _Side()})
-
-
 class _Places:
     """What is to be hidden, by the number of the record."""
 
     def __init__(self, hiding: Hiding) -> None:
         self.found: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        self.frames = ShownFrames(lambda data: bool(hiding.spans(data)))
         self.seen = 0
         self._hiding = hiding
         self._streams: dict[tuple[object, ...], _Stream] = {}
+        #: Of the calls that go on: their methods, and the keys of their streams.
+        self._methods: dict[int, str] = {}
         self._by_call: dict[int, list[tuple[object, ...]]] = defaultdict(list)
-        self._calls: dict[int, _Call] = {}
-        #: By connection and number of the stream.
-        self._numbers: dict[tuple[int, int], int] = {}
-        self._sides_of: dict[int, tuple[int, str]] = {}
 
     def look_at(self, number: int, record: Record) -> None:
         """Find what is to be hidden in a record, and what of earlier ones it completes."""
         self.seen = number + 1
         match record:
             case CallBegan():
-                self._numbers[record.connection, record.stream] = record.call
-                self._calls[record.call] = _Call(record.method, self._hiding.texts_of(record) == record)
+                self._methods[record.call] = record.method.lower()
+                self.frames.began(record, is_open=self._is_open(record))
             case Message():
+                self.frames.said(number, record)
                 self._look_at_message(number, record)
-            case Frame(kind=kind) if kind == _DATA:
-                if (side := self._side(record)) is not None:
-                    side.framed += record.length
+            case Frame():
+                self.frames.framed(record)
             case AnswerBegan() | CallOver():
-                self._look_at_texts(record)
+                is_over = isinstance(record, CallOver)
+                self.frames.answered(record.call, is_open=self._is_open(record), is_over=is_over)
+                if is_over:
+                    self._methods.pop(record.call, None)
+                    for key in self._by_call.pop(record.call, ()):
+                        del self._streams[key]
             case _:
                 pass
 
-    def _look_at_texts(self, record: AnswerBegan | CallOver) -> None:
-        call = self._calls.get(record.call)
-        if call is None:
-            return
-        call.texts_are_open = call.texts_are_open and self._hiding.texts_of(record) == record
-        if isinstance(record, CallOver):
-            call.is_over = True
-            for key in self._by_call.pop(record.call, ()):
-                del self._streams[key]
+    def settle(self) -> None:
+        """Take the news that everything was looked at."""
+        self.found = defaultdict(list, {number: merged(spans) for number, spans in self.found.items()})
+        self.frames.settle(self.found)
+
+    def _is_open(self, record: Record) -> bool:
+        changed: bool = self._hiding.texts_of(record) == record
+        return changed
 
     def _look_at_message(self, number: int, record: Message) -> None:
-        call = self._calls.get(record.call)
-        if call is not None:
-            side = call.sides[record.sender]
-            side.told += record.size + _PREFIX
-            side.is_open = side.is_open and record.body is not None
         if record.body is None or not self._hiding.forms:
             return
-        self._sides_of[number] = record.call, record.sender
         self._stream(record, "whole").add(number, 0, record.body, self.found)
         start, end, entry = _payload(record.body)
-        by_entry = call is not None and call.method.lower().endswith(_DIFF_COPY)
+        by_entry = self._methods.get(record.call, "").endswith(_DIFF_COPY)
         self._stream(record, entry if by_entry else "payload").add(number, start, record.body[start:end], self.found)
 
     def _stream(self, record: Message, name: object) -> _Stream:
@@ -277,30 +252,6 @@ class _Places:
             self._streams[key] = _Stream(self._hiding)
             self._by_call[record.call].append(key)
         return self._streams[key]
-
-    def _side(self, frame: Frame) -> _Side | None:
-        call = self._calls.get(self._numbers.get((frame.connection, frame.stream), 0))
-        return None if call is None else call.sides[frame.sender]
-
-    def may_show(self, frame: Frame) -> bool:
-        """Tell whether the payload of a frame has nothing to hide; asked once everything was looked at."""
-        self._close_sides()
-        if frame.payload is None:
-            return True
-        if frame.kind == _DATA:
-            side = self._side(frame)
-            return side is not None and side.is_open and side.told == side.framed
-        if frame.kind in (_HEADERS, _CONTINUATION):
-            call = self._calls.get(self._numbers.get((frame.connection, frame.stream), 0))
-            return call is not None and call.texts_are_open and call.is_over
-        return not self._hiding.spans(frame.payload)
-
-    def _close_sides(self) -> None:
-        """Let no frame be shown of a side that has something to hide."""
-        for number, (call, sender) in self._sides_of.items():
-            if number in self.found and call in self._calls:
-                self._calls[call].sides[sender].is_open = False
-        self._sides_of.clear()
 
 
 def _payload(message: bytes) -> tuple[int, int, int]:
@@ -317,7 +268,7 @@ def _payload(message: bytes) -> tuple[int, int, int]:
                 entry = value if tag >> 3 == 3 else entry
             elif tag & 7 == _BYTES:
                 size, at = _varint(message, at)
-                if at + size - at > best[1] - best[0]:
+                if size > best[1] - best[0]:
                     best = at, at + size
                 at += size
             elif tag & 7 in (_FIXED64, _FIXED32):

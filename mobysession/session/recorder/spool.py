@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 import trio
 
 from mobysession import limits
-from mobysession.recording import Message, decode_record, encode_record
+from mobysession.recording import Frame, Message, decode_record, encode_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,22 +49,33 @@ class Spool:
         self._end = 0
         self._full: trio.Event | None = None
         self._is_broken = False
+        self._is_over = False
+
+    @property
+    def in_memory(self) -> int:
+        """Bytes of the records that are in memory, roughly."""
+        return self._size
 
     def add(self, record: Record) -> bool:
         """Append a record; False where it, or its body, had to be left out."""
         if self._is_broken:
             return False
         whole = True
-        if isinstance(record, Message) and record.body is not None:
-            if self._size + record.size > self._behind:
-                record, whole = replace(record, body=None), False
-            else:
-                self._size += record.size
-        self._size += _RECORD
+        size = _size(record)
+        if size and self._size + size > self._behind:
+            bare = {"body": None} if isinstance(record, Message) else {"payload": None}
+            record, whole, size = replace(record, **bare), False, 0  # type: ignore[arg-type]  # of its own class
+        self._size += size + _RECORD
         self._waiting.append(record)
         if self._size > self._memory and self._full is not None:
             self._full.set()
         return whole
+
+    def finish(self) -> None:
+        """Let `keep_writing` end: nothing more will come."""
+        self._is_over = True
+        if self._full is not None:
+            self._full.set()
 
     async def keep_writing(self) -> None:
         """Write what is too much for the memory into the file, until cancelled; what waits then stays in memory.
@@ -72,10 +83,11 @@ class Spool:
         Where that is impossible, nothing more is kept from then on.
         """
         self._full = trio.Event()
-        while not self._is_broken:
+        while not (self._is_broken or self._is_over):
             if self._size <= self._memory:
                 self._full = trio.Event()
                 await self._full.wait()
+                continue
             count, size = len(self._waiting), self._size
             with trio.CancelScope(shield=True):
                 try:
@@ -93,7 +105,7 @@ class Spool:
         lines = b"".join(map(encode_record, batch))
         with self._lock:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="mobysession-recording-")
+                self._file = tempfile.TemporaryFile(prefix="mobysession-recording-")  # noqa: SIM115  # as long as we are
                 weakref.finalize(self, self._file.close)
             self._file.seek(self._end)
             self._file.write(lines)
@@ -117,3 +129,9 @@ class Spool:
                 assert record is not None
                 yield record
         yield from waiting
+
+
+def _size(record: Record) -> int:
+    if isinstance(record, Message):
+        return len(record.body or b"")
+    return len(record.payload or b"") if isinstance(record, Frame) else 0
