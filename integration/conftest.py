@@ -83,6 +83,15 @@ def engine_spec(request: pytest.FixtureRequest) -> EngineSpec:
     return spec
 
 
+@pytest.fixture
+def newest_engine_spec() -> EngineSpec:
+    """The newest engine that a test can start for itself, for what one of them is enough."""
+    for spec in reversed(engine_specs()):
+        if not spec.host and not spec.containerd_image_store and spec.missing() is None:
+            return spec
+    _give_up("no engine can be started here")
+
+
 @pytest.fixture(scope="session")
 def buildx() -> Buildx:
     """Docker's own client, for comparisons."""

@@ -35,7 +35,7 @@ _ALSO = {
 }
 _NAMES = ON_ENGINE | _ALSO
 #: The Docker version whose own frontend has what an example shows.
-_SINCE = {"asks:heredoc": 23, "asks:check": 27, "asks:warnings": 27, "builds:check": 27}
+_SINCE = {"llb:graph": 28, "asks:heredoc": 23, "asks:check": 27, "asks:warnings": 27, "builds:check": 27}
 _EXAMPLES = [(path, example) for path in DOCUMENTS for example in examples(path) if example.id in _NAMES]
 #: What an engine may do in another order, from its cache, or with other sizes, because the base image has another name.
 _LOOSE = (

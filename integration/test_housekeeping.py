@@ -64,8 +64,8 @@ def test_cache_is_listed_and_pruned(engine: Engine, tmp_path: Path) -> None:
     assert {record["type"] for record in found} == {"exec.cachemount"}
     pruned = _json(engine, "prune", "--force", "--all", *of_mounts)
     assert {record["id"] for record in pruned} <= {record["id"] for record in found}
-    if engine.major >= 23:
-        # The older BuildKit keeps it, and tells buildx nothing else.
+    if engine.major >= 28:
+        # Older BuildKits keep it, and tell buildx nothing else.
         assert _json(engine, "du", *of_mounts) == []
     table = _run(engine, "du").stdout.decode()
     assert "RECLAIMABLE" in table

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from mobysession.build.calls import Call, CallAnswer
     from mobysession.build.exports import Output
     from mobysession.build.managed import BuildRequest, as_request
+    from mobysession.build.many import Many, build_many, open_many
+    from mobysession.build.nodes import Builder, Node, NodeResult, NodesResult, build_on
     from mobysession.build.result import BuildResult, ContextTransfer, StepResult
+    from mobysession.build.running import RunningBuild, open_build
 
 __all__ = [
     "Annotation",
@@ -21,26 +24,46 @@ __all__ = [
     "BuildOptions",
     "BuildRequest",
     "BuildResult",
+    "Builder",
     "CacheEntry",
     "Call",
     "CallAnswer",
     "ContextTransfer",
+    "Many",
+    "Node",
+    "NodeResult",
+    "NodesResult",
     "Output",
+    "RunningBuild",
     "StepResult",
     "Ulimit",
     "as_request",
     "build",
+    "build_many",
+    "build_on",
+    "open_build",
+    "open_many",
 ]
 #: Where those live that load on first use; all others in ``result``.
 _HOMES = {
     "Annotation": "annotations",
     "Attest": "attests",
     "BuildRequest": "managed",
+    "Builder": "nodes",
     "CacheEntry": "cache",
     "Call": "calls",
     "CallAnswer": "calls",
+    "Many": "many",
+    "Node": "nodes",
+    "NodeResult": "nodes",
+    "NodesResult": "nodes",
     "Output": "exports",
+    "RunningBuild": "running",
     "as_request": "managed",
+    "build_many": "many",
+    "build_on": "nodes",
+    "open_build": "running",
+    "open_many": "many",
 }
 
 

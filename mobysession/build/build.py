@@ -28,6 +28,7 @@ from mobysession.session.session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from mobysession.build.control_driver import Ask
     from mobysession.build.result import BuildResult
     from mobysession.buildkit.control import Control
     from mobysession.buildkit.status import BuildStatus
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from mobysession.session.access import Access
     from mobysession.transport.endpoint import Endpoint
 
-__all__ = ["BuildOn", "build", "build_with", "make_options"]
+__all__ = ["BuildOn", "build", "build_with", "make_options", "view_of"]
 
 _log = logging.getLogger("mobysession.build")
 
@@ -57,7 +58,8 @@ async def build(
             for a build without a Dockerfile; see `mobysession.llb`.
         endpoint: the engine; None is `mobysession.state.active.find_endpoint`, or with ``attach="buildkitd"``
             `Endpoint.buildkitd`.
-        progress: ``auto``, ``plain``, ``tty`` or ``quiet``, shown on stderr; a view of your own; None shows nothing.
+        progress: ``auto``, ``plain``, ``tty``, ``quiet`` or ``rawjson``, shown on stderr; ``notebook``; a view of your
+            own; None shows nothing.
         on_status: called with the status model after each message of the engine, and when the transfer of a directory
             or an output has come on (``status.transfers``, ``status.arrivals``); must not wait.
         **options: the fields of `BuildOptions`.
@@ -94,11 +96,10 @@ async def build_with(
 ) -> BuildResult:
     """Build what ``options`` say, on a session that is there where ``on`` is given; otherwise as `build`."""
     on = on or BuildOn(endpoint, options)
-    dialer = on.dialer
-    view = _view(progress)
+    view = view_of(progress)
     if view is not None and on.access is not None and getattr(on.access, "asks_on_terminal", False):
         view = _held(view, on.access)
-    prepared = await trio.to_thread.run_sync(prepare, options, dialer.endpoint.url)
+    prepared = await on.prepare(options)
     with redacted_logs(prepared.redactor):
         shown = BuildProgress(view, on_status, prepared.redactor, prepared.leaks)
         prepared.files.on_progress = shown.transfer
@@ -115,6 +116,9 @@ async def build_with(
 class BuildOn:
     """What a build runs on: here a session of its own, to ``endpoint``."""
 
+    #: Runs the solve in a way of its own, see `mobysession.build.control_driver.solve`.
+    ask: Ask | None = None
+
     def __init__(self, endpoint: Endpoint | None, options: BuildOptions) -> None:
         self.dialer = EndpointDialer(endpoint, options.attach)
         #: Who decides on what the engine asks for.
@@ -124,6 +128,10 @@ class BuildOn:
 
             # It allows everything, and its decisions are the events that say what was asked for.
             self.access = Access()
+
+    async def prepare(self, options: BuildOptions) -> Prepared:
+        """Do what is done before the engine is asked; errors as of `mobysession.build.prepare.prepare`."""
+        return await trio.to_thread.run_sync(prepare, options, self.dialer.endpoint.url)
 
     def session(self, prepared: Prepared) -> Session:
         """Return the session, not attached."""
@@ -221,6 +229,7 @@ async def _run(on: BuildOn, session: Session, prepared: Prepared, progress: Buil
     """Attach the session and dial the control connection side by side; build on them by the driver that there is."""
     dialer, options, dockerfile = on.dialer, prepared.options, prepared.dockerfile
     control_stream = _Pending()
+    in_flight: tuple[str, ...] = ()
     if session.spans is not None:
         session.spans.open("build", {"tags": ",".join(options.tags), "target": options.target or ""})
     try:
@@ -228,14 +237,18 @@ async def _run(on: BuildOn, session: Session, prepared: Prepared, progress: Buil
             if options.driver != "classic":
                 nursery.start_soon(control_stream.dial, dialer)
             async with session.attach():
-                result = await _drive(dialer, options, session, dockerfile.name, progress, control_stream)
+                try:
+                    result = await _drive(dialer, options, session, dockerfile.name, progress, control_stream, on.ask)
+                except RpcError:
+                    in_flight = session.in_flight
+                    raise
             nursery.cancel_scope.cancel()
         return result
     except (RpcError, BuildFailed) as error:
         from mobysession.build.explain import explain, read_if_there
 
         source = await trio.to_thread.run_sync(read_if_there, dockerfile)
-        explained = explain(error, session, progress.status, source, progress.redactor)
+        explained = explain(error, session, progress.status, source, progress.redactor, in_flight=in_flight)
         raise explained from explained.__cause__
     finally:
         await control_stream.close()
@@ -280,6 +293,7 @@ async def _drive(
     dockerfile: str,
     progress: BuildProgress,
     control_stream: _Pending,
+    ask: Ask | None,
 ) -> BuildResult:
     tags = tuple(options.tags)
     if options.driver != "classic":
@@ -304,6 +318,7 @@ async def _drive(
                     methods=session.methods,
                     has_store=dialer.way != "buildkitd",
                     spans=session.spans,
+                    ask=ask,
                 )
                 provenance = await _provenance(control, options, ref)
             from mobysession.build.result import make_result
@@ -341,7 +356,8 @@ def _held(view: View, access: Access) -> View:
     return held
 
 
-def _view(progress: str | View | None) -> View | None:
+def view_of(progress: str | View | None) -> View | None:
+    """Return the view that ``progress`` stands for, on stderr; UsageError where there is none of that name."""
     if not isinstance(progress, str):
         return progress
     from mobysession.progress.view import open_view

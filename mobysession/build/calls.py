@@ -25,6 +25,7 @@ __all__ = ["Call", "CallAnswer", "make_answer"]
 _LINT: Final = "lint"
 _FORMATS: Final = ("text", "json")
 #: What a frontend answers with, by the keys of its metadata.
+_DESCRIBE = "subrequests.describe"
 _JSON, _TEXT, _STATUS, _VERSION = "result.json", "result.txt", "result.statuscode", "version"
 
 
@@ -108,6 +109,9 @@ class CallAnswer:
             return self.json + "\n"
         if self.name in ("check", _LINT):
             return "".join(_lint_lines(self.data, dockerfile))
+        if not self.text and self.name == _DESCRIBE:
+            # Docker 20.10's frontend leaves the text to its client.
+            return "".join(_described(self.data))
         return self.text or f"{self.json}\n"
 
     def render_error(self, *, dockerfile: str | None = None) -> str:
@@ -135,6 +139,19 @@ def make_answer(call: Call, response: Mapping[str, str]) -> CallAnswer:
         status=int(status) if status.isascii() and status.isdigit() else 0,
         error=str(error.get("message", "")) if isinstance(error, dict) else "",
     )
+
+
+def _described(data: Any) -> Iterator[str]:
+    requests = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
+    names = [str(one.get("name", "")).removeprefix("frontend.") for one in requests]
+    rows = [("NAME", "VERSION", "DESCRIPTION")]
+    rows += [
+        (name, str(one.get("version", "")), str(one.get("description", "")))
+        for name, one in zip(names, requests, strict=True)
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, version, description in rows:
+        yield f"{name:<{widths[0]}} {version:<{widths[1]}} {description}\n"
 
 
 def _lint_lines(data: Any, dockerfile: str | None) -> Iterator[str]:

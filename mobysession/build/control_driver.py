@@ -50,12 +50,14 @@ async def solve(
     methods: Sequence[str] = (),
     has_store: bool = True,
     spans: CallSpans | None = None,
+    ask: Ask | None = None,
 ) -> tuple[str, Mapping[str, str]]:
     """Run the build and return its ref and the exporter's response.
 
     ``methods`` are those that the session hosts: where the engine asks for some only when the request says so, it does.
     ``has_store`` is False for a buildkitd, which has no image store: without an output the result stays in its cache.
-    ``spans`` are those of the session, where the build is traced.
+    ``spans`` are those of the session, where the build is traced. ``ask`` runs the solve where the options leave open
+    how that is done.
 
     Raises:
         RpcError: it failed; BuildKit's typed errors are in ``details``.
@@ -84,7 +86,6 @@ async def solve(
         has_store=has_store,
         attests=attests,
     )
-    ask: Ask | None = None
     if hasattr(options.context, "definition"):
         from mobysession.build.graph import ask_for_graph  # only for who has one: start-up
 

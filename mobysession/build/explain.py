@@ -18,6 +18,7 @@ from mobysession.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from mobysession.build.contexts import SourceFile
@@ -34,6 +35,8 @@ def explain(
     status: BuildStatus,
     dockerfile: bytes | None,
     redactor: Redactor | None = None,
+    *,
+    in_flight: Sequence[str] = (),
 ) -> MobysessionError:
     """Return the error to raise for a failed build, its cause chained.
 
@@ -41,13 +44,18 @@ def explain(
         error: the end of the solve, or what the classic endpoint said; loses the secrets in its message.
         dockerfile: content of the Dockerfile, for an excerpt where the engine sends none; None where it cannot be read.
         redactor: hides secrets in the error.
+        in_flight: the calls that were running on the session when it failed.
     """
     if redactor:
         error.message = redactor.redact(error.message)
         error.args = (error.message,)
     if isinstance(error, RpcError) and isinstance(error.__cause__, (ConnectionLost, ProtocolError)):
         # It may have finished the image just before: what is known is only that its answer will not come.
-        lost = SessionLost(f"the engine went away during the build: {error.message}", hint="Its log says why.")
+        from mobysession.session.lost import named  # only for who loses something: start-up
+
+        words = "; ".join([f"the engine went away during the build: {error.message}", *named(in_flight)])
+        # The session is watched by itself, and would have been told of.
+        lost = SessionLost(words, hint="Its log says why.", in_flight=in_flight, first="control")
         lost.__cause__ = error.__cause__
         return lost
     explained = build_failed(error if isinstance(error, RpcError) else error.message, status, dockerfile=dockerfile)

@@ -300,29 +300,48 @@ class BuildOptions:
             raise UsageError("the context is no graph of LLB")
         return cast("State | Definition", self.context)
 
+    def directory(self) -> Path:
+        """Return the context directory; looks at the disk.
+
+        Raises:
+            ContextError: it is missing, or no directory.
+        """
+        if not isinstance(self.context, (str, os.PathLike)):
+            raise UsageError("the context is no directory of this machine")
+        context = Path(self.context)
+        _check_directory(context)
+        return context
+
     def directories(self) -> tuple[Path, Path, str]:
         """Return the context directory, the Dockerfile's directory, and the Dockerfile's name in it; looks at the disk.
 
         Raises:
             ContextError: one of them is missing, or not what it must be.
         """
-        if not isinstance(self.context, (str, os.PathLike)):
-            raise UsageError("the context is no directory of this machine")
-        context = Path(self.context)
-        _check_directory(context)
+        context = self.directory()
         if self.file is None:
-            if not any(os.path.exists(context / name) for name in ("Dockerfile", "dockerfile")):
+            there = [context / name for name in ("Dockerfile", "dockerfile") if os.path.exists(context / name)]
+            if not there:
                 raise ContextError(
                     f"there is no Dockerfile in {context.absolute()}",
                     hint="Name it with file= (-f on the command line).",
                 )
+            _check_dockerfile(there[0])
             return context, context, "Dockerfile"
         dockerfile = Path(self.file)
-        if os.path.isdir(dockerfile):
-            raise ContextError(f"{dockerfile} is a directory, not a Dockerfile")
         if not os.path.exists(dockerfile):
             raise ContextError(f"there is no Dockerfile {dockerfile.absolute()}", hint=_file_hint(context, dockerfile))
+        _check_dockerfile(dockerfile)
         return context, dockerfile.parent, dockerfile.name
+
+
+def _check_dockerfile(path: Path) -> None:
+    """Raise `ContextError` for what can be no Dockerfile; of a pipe or a device the engine would wait for the end."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise ContextError(f"{path} is a directory, not a Dockerfile")
+    if not stat.S_ISREG(mode):
+        raise ContextError(f"{path} is not a regular file", hint='Give it as standard input: file="-" (-f -).')
 
 
 def _caches(given: Sequence[str | CacheEntry], *, exported: bool) -> list[CacheEntry]:
@@ -401,7 +420,12 @@ def _check_directory(context: Path) -> None:
     try:
         mode = os.stat(context).st_mode
     except FileNotFoundError:
-        hint = _NOT_A_PATH if str(context) == "-" or re.match(_REMOTE, os.fspath(context)) else None
+        is_text = str(context) == "-" or re.match(_REMOTE, os.fspath(context))
+        hint = (
+            _NOT_A_PATH
+            if is_text
+            else "Name the directory that COPY reads; the path counts from the working directory."
+        )
         raise ContextError(f"the build context {context.absolute()} does not exist", hint=hint) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -410,7 +434,7 @@ def _check_directory(context: Path) -> None:
         raise ContextError(f"the build context {context} is not a directory", hint="Name a Dockerfile with file= (-f).")
 
 
-def _file_hint(context: Path, dockerfile: Path) -> str | None:
+def _file_hint(context: Path, dockerfile: Path) -> str:
     if not dockerfile.is_absolute() and os.path.exists(context / dockerfile):
         return f"The path counts from the working directory: {context / dockerfile} exists."
-    return None
+    return "The path counts from the working directory."

@@ -6,9 +6,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from mobysession._pb import control_pb2
+    from mobysession.build.hiding import StatusHiding
     from mobysession.build.leaks import LeakWatch
     from mobysession.buildkit.status import BuildStatus
     from mobysession.buildkit.transfer import Transfer
@@ -39,6 +40,7 @@ class BuildProgress:
     ) -> None:
         self.view = view
         self.redactor = redactor
+        self._hiding: StatusHiding | None = None
         self._listener = listener
         self._leaks = leaks
         #: Remembers the build for who wants to see it over time.
@@ -53,8 +55,14 @@ class BuildProgress:
 
     def apply(self, response: control_pb2.StatusResponse) -> None:
         """Take the next message of the engine, which is changed where it shows a secret."""
-        if self.redactor:
-            _redact(response, self.redactor, self._leaks)
+        if self.redactor and self._hiding is None:
+            from mobysession.build.hiding import StatusHiding
+
+            self._hiding = StatusHiding(self.redactor, self._leaks)
+        for message in [response] if self._hiding is None else self._hiding.hide(response):
+            self._take(message)
+
+    def _take(self, response: control_pb2.StatusResponse) -> None:
         if self._leaks is not None:
             response.warnings.extend(self._leaks.take())
         changes = self.status.apply(response)
@@ -79,39 +87,10 @@ class BuildProgress:
 
     def finish(self) -> None:
         """Take the news that no more messages will come."""
+        for message in self._hiding.rest() if self._hiding is not None else ():
+            self._take(message)
         changes = self.status.finish()
         if self.timeline is not None:
             self.timeline.update(self.status, changes)
         if changes and self.view is not None:
             self.view.update(self.status, changes)
-
-
-def _redact(response: control_pb2.StatusResponse, redactor: Redactor, leaks: LeakWatch | None) -> None:
-    if leaks is not None:
-        for log in response.logs:
-            if redactor.redact(log.msg) != log.msg:
-                leaks.printed(log.vertex)
-    for message, names in _shown(response):
-        for name in names:
-            text = getattr(message, name)
-            if (hidden := redactor.redact(text)) is not text:
-                setattr(message, name, hidden)
-    for warning in response.warnings:
-        for number, line in enumerate(warning.detail):
-            warning.detail[number] = redactor.redact(line)
-
-
-def _shown(response: control_pb2.StatusResponse) -> Iterator[tuple[object, tuple[str, ...]]]:
-    """Yield the parts of a message, each with the names of its fields that are shown to people."""
-    for log in response.logs:
-        yield log, ("msg",)
-    for vertex in response.vertexes:
-        yield vertex, ("name", "error")
-        if vertex.HasField("progressGroup"):
-            yield vertex.progressGroup, ("name",)
-    for status in response.statuses:
-        yield status, ("ID", "name")
-    for warning in response.warnings:
-        yield warning, ("short", "url")
-        if warning.HasField("info"):
-            yield warning.info, ("data",)

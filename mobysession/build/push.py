@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mobysession.services.credentials import CredentialSource
     from mobysession.transport.endpoint import Endpoint
 
-__all__ = ["names_to_push", "push_images"]
+__all__ = ["PushStep", "names_to_push", "push_images"]
 
 _HUB: Final = "docker.io"
 _HUB_HOST: Final = "registry-1.docker.io"
@@ -98,7 +98,7 @@ async def _push(engine: EngineApi, name: str, auth: tuple[str, str], progress: B
     repository, colon, tag = name.rpartition(":")
     if not colon or "/" in tag:
         repository, tag = name, "latest"
-    step = _Step(f"pushing {name} with docker", progress)
+    step = PushStep(f"pushing {name} with docker", progress)
     path = f"/images/{quote(repository, safe='/:')}/push?tag={quote(tag)}"
     try:
         async with engine.request("POST", path, headers=[auth], patience=math.inf) as answer:
@@ -129,8 +129,8 @@ async def _remote_digest(engine: EngineApi, name: str, auth: tuple[str, str]) ->
     return str(descriptor.get("digest", "")) or None if isinstance(descriptor, dict) else None
 
 
-class _Step:
-    """What the engine says of one push, as a step of the build."""
+class PushStep:
+    """One push, as a step of the build, with what the engine says of it."""
 
     def __init__(self, name: str, progress: BuildProgress) -> None:
         self._name = name
@@ -140,6 +140,7 @@ class _Step:
         self._tell()
 
     def take(self, item: dict[str, Any]) -> None:
+        """Show how far a layer is; BuildFailed where the engine tells of an error."""
         detail = item.get("errorDetail")
         if "error" in item or isinstance(detail, dict):
             self.fail(str(detail.get("message") if isinstance(detail, dict) else item.get("error")))
@@ -158,6 +159,7 @@ class _Step:
         self._progress.apply(control_pb2.StatusResponse(statuses=[status]))
 
     def end(self) -> None:
+        """Show that it is done."""
         _stamp(self._vertex.completed)
         self._tell()
 
@@ -165,11 +167,16 @@ class _Step:
         """Raise BuildFailed, once the step is shown as failed."""
         from mobysession.buildkit.hints import hint_for
 
+        message = self.break_off(message)
+        raise BuildFailed(message, step=self._name, hint=hint_for(message))
+
+    def break_off(self, message: str) -> str:
+        """Show that it failed, and return the message as it may be shown."""
         if self._progress.redactor:
             message = self._progress.redactor.redact(message)
         self._vertex.error = message
         self.end()
-        raise BuildFailed(message, step=self._name, hint=hint_for(message))
+        return message
 
     def _tell(self) -> None:
         self._progress.apply(control_pb2.StatusResponse(vertexes=[self._vertex]))

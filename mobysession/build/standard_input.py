@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mobysession import limits
@@ -51,7 +50,7 @@ def dockerfile_from_stdin(options: BuildOptions) -> Contexts:
     """
     if is_remote_context(options.context):
         return remote_contexts(options, {"Dockerfile": _dockerfile()})
-    context = Path(replace(options, file=os.devnull).directories()[0])
+    context = options.directory()
     source = as_source({"Dockerfile": _dockerfile()})
     sources = {"context": as_source(context), "dockerfile": source, **local_sources(options)}
     return Contexts(sources, context.resolve().name, shared_key(context), SourceFile("Dockerfile", source))

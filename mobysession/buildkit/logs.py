@@ -72,6 +72,14 @@ class LogTail:
         """Return at most ``count`` lines, oldest first, begun ones included."""
         return [*self.lines, *self.partial()][-count:]
 
+    def snapshot(self) -> LogTail:
+        """Return a copy that stays as it is."""
+        copy = LogTail()
+        copy.lines = self.lines.copy()
+        copy._size = self._size
+        copy._partial = dict(self._partial)
+        return copy
+
     def _keep(self, lines: list[LogLine]) -> None:
         for line in lines[-limits.LOG_TAIL_LINES :]:
             self.lines.append(line)

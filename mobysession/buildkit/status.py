@@ -126,6 +126,18 @@ class BuildStatus:
         """Return the step of this digest, its progress group's where it has one; None when it was never told."""
         return self._by_digest.get(digest)
 
+    def snapshot(self) -> BuildStatus:
+        """Return a copy that stays as it is, for another thread to read; it takes no more messages."""
+        copy = BuildStatus()
+        copies = {id(vertex): vertex.snapshot() for vertex in self.vertices}
+        copy.vertices = list(copies.values())
+        copy.warnings = list(self.warnings)
+        copy.transfers = dict(self.transfers)
+        copy.arrivals = dict(self.arrivals)
+        copy.started = self.started
+        copy._by_digest = {digest: copies[id(vertex)] for digest, vertex in self._by_digest.items()}
+        return copy
+
     def apply(self, response: control_pb2.StatusResponse) -> Changes:
         """Take the next message and return what it changed.
 

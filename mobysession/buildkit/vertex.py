@@ -97,6 +97,16 @@ class Vertex:
         """It ended in an error of its own."""
         return bool(self.error) and not self.is_cancelled
 
+    def snapshot(self) -> Vertex:
+        """Return a copy that stays as it is."""
+        copy = Vertex.__new__(Vertex)
+        for name in Vertex.__slots__:
+            setattr(copy, name, getattr(self, name))
+        copy.intervals = dict(self.intervals)
+        copy.statuses = dict(self.statuses)
+        copy.log = self.log.snapshot()
+        return copy
+
     def duration(self, now: int | None = None) -> int:
         """Return for how long it ran, in ns: runs that overlap count once, an open one lasts until ``now``."""
         total, until = 0, 0

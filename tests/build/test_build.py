@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mobysession.buildkit.status import BuildStatus, Changes
+    from mobysession.testing.caller import FakeCaller
 
 DRIVERS = pytest.mark.parametrize("driver", ["control", "classic"])
 NO_GRPC = Faults(refusal=Refusal(404, "page not found"))
@@ -275,6 +277,43 @@ async def test_a_control_connection_that_breaks_is_a_lost_engine(context: Path) 
             await build(context, endpoint=daemon.endpoint)
 
 
+async def test_what_was_in_flight_when_the_control_connection_broke_is_told(
+    context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the calls on the session, and which connection was lost first."""
+    control: list[trio.abc.Stream] = []
+
+    async def script(solve: FakeSolve) -> dict[str, str]:
+        # Not by the solve, which takes its calls with it when it is cancelled.
+        nursery.start_soon(ask, await solve.session())
+        await trio.sleep_forever()
+        return {}
+
+    async def ask(caller: FakeCaller) -> None:
+        with suppress(RpcError):
+            await caller.get_secret("slow")
+
+    async def slow() -> bytes:
+        await trio.aclose_forcefully(control[0])
+        await trio.sleep_forever()
+        return b""
+
+    async with FakeDaemon.listen(script=script) as daemon:
+        serve = daemon.solver.serve
+
+        async def remember(stream: trio.abc.Stream) -> None:
+            control.append(stream)
+            await serve(stream)
+
+        monkeypatch.setattr(daemon.solver, "serve", remember)
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(5), pytest.raises(SessionLost, match="in flight: /moby") as caught:
+                await build(context, endpoint=daemon.endpoint, secrets={"slow": slow})
+            nursery.cancel_scope.cancel()
+    assert caught.value.in_flight == ("/moby.buildkit.secrets.v1.Secrets/GetSecret",)
+    assert caught.value.first == "control"
+
+
 async def test_a_session_that_the_daemon_gives_up_ends_the_build(context: Path) -> None:
     """A GOAWAY on the session is not waited out."""
 
@@ -357,8 +396,8 @@ async def test_an_unknown_option_is_named_beside_those_there_are(context: Path) 
 async def test_an_unknown_progress_is_refused_before_the_engine_is_asked(context: Path) -> None:
     """No connection is made for it."""
     async with FakeDaemon.listen() as daemon:
-        with pytest.raises(UsageError, match="unknown progress 'rawjson'"):
-            await build(context, endpoint=daemon.endpoint, progress="rawjson", shm_size="64m")
+        with pytest.raises(UsageError, match="unknown progress 'fancy'"):
+            await build(context, endpoint=daemon.endpoint, progress="fancy", shm_size="64m")
         assert daemon.requests == []
 
 
@@ -427,6 +466,22 @@ async def test_a_missing_dockerfile_is_refused(context: Path) -> None:
     with pytest.raises(ContextError, match="there is no Dockerfile in") as caught:
         await build(context)
     assert "-f" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [(os.mkfifo, "Dockerfile is not a regular file"), (os.mkdir, "Dockerfile is a directory, not a Dockerfile")],
+)
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_dockerfile_that_is_no_file_is_refused(context: Path, make, words: str, named: bool) -> None:
+    """An engine waits for ever for what a pipe says, and docker buildx with it."""
+    path = context / "Dockerfile"
+    path.unlink()
+    make(path)
+    async with FakeDaemon.listen() as daemon:
+        with pytest.raises(ContextError, match=words):
+            await build(context, endpoint=daemon.endpoint, file=path if named else None)
+        assert daemon.requests == []
 
 
 async def test_an_id_can_be_written_of_an_image_only(context: Path, tmp_path: Path) -> None:

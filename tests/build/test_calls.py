@@ -227,3 +227,13 @@ def test_other_answers_are_printed_as_they_came() -> None:
     assert found.render() == "TARGET\n"
     assert found.render("json") == '{"targets": []}\n'
     assert (found.data, found.status, found.error) == ({"targets": []}, 0, "")
+
+
+def test_what_an_old_frontend_describes_is_put_into_words_here() -> None:
+    """It has no text of its own; one that has is believed."""
+    described = json.dumps([{"name": "frontend.subrequests.describe", "version": "1.0.0", "description": "List"}])
+    call = Call.parse("subrequests.describe")
+    assert call is not None
+    answer = make_answer(call, {"result.json": described})
+    assert answer.render() == "NAME                 VERSION DESCRIPTION\nsubrequests.describe 1.0.0   List\n"
+    assert make_answer(call, {"result.json": described, "result.txt": "its own\n"}).render() == "its own\n"

@@ -1,0 +1,461 @@
+"""The functions that expressions of bake files may call, by their names in HCL.
+
+Those that a file would hardly miss are not here: ``bcrypt``, ``rsadecrypt``, the ``cidr`` and ``uuid`` families, and
+``convert``, whose argument is a type.
+
+Source: zclconf/go-cty function/stdlib; docker/buildx bake/hclparser/stdlib.go.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from contextlib import contextmanager
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final
+
+from mobysession import limits
+from mobysession.bake.times import format_time, now_text, time_add
+from mobysession.bake.values import Value, as_bool, as_number, as_text, equal, type_name
+from mobysession.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+__all__ = ["FUNCTIONS"]
+
+#: Elements of what ``range`` and ``setproduct`` make; cty's own bound for the first.
+_MOST: Final = 1024
+_VERB = re.compile(r"%(?:%|(?:\[(\d+)\])?([-+ 0#]*)(\d+)?(?:\.(\d+))?([a-zA-Z]))")
+
+
+def _list(value: Value) -> list[Value]:
+    if not isinstance(value, list):
+        raise UsageError(f"it takes a list, not {type_name(value)}")
+    return value
+
+
+def _table(value: Value) -> dict[str, Value]:
+    if not isinstance(value, dict):
+        raise UsageError(f"it takes a table, not {type_name(value)}")
+    return value
+
+
+def _distinct(items: Iterable[Value]) -> list[Value]:
+    found: list[Value] = []
+    for item in items:
+        if not any(equal(item, other) for other in found):
+            found.append(item)
+    return found
+
+
+def _within(item: Value, items: Iterable[Value]) -> bool:
+    return any(equal(item, other) for other in items)
+
+
+def _in_order(items: list[Value]) -> list[Value]:
+    """Return the elements of a set in the order in which cty goes over them."""
+    if all(isinstance(item, str) for item in items):
+        return sorted(items)
+    if all(isinstance(item, int | float) and not isinstance(item, bool) for item in items):
+        return sorted(items)
+    return items
+
+
+def _coalesce(*values: Value) -> Value:
+    for value in values:
+        if value is not None:
+            return value
+    raise UsageError("all of its arguments are null")
+
+
+def _coalescelist(*values: Value) -> Value:
+    for value in values:
+        if value:
+            return _list(value)
+    raise UsageError("all of its lists are empty")
+
+
+def _lookup(table: Value, key: Value, *default: Value) -> Value:
+    name = as_text(key)
+    if name in _table(table):
+        return table[name]
+    if not default:
+        raise UsageError(f"there is no {name!r} in the table")
+    return default[0]
+
+
+def _length(value: Value) -> int:
+    if not isinstance(value, list | dict):
+        raise UsageError(f"it takes a list or a table, not {type_name(value)}", hint="Use strlen for a text.")
+    return len(value)
+
+
+def _flatten(value: Value) -> list[Value]:
+    flat: list[Value] = []
+    for item in _list(value):
+        flat += _flatten(item) if isinstance(item, list) else [item]
+    return flat
+
+
+def _substr(text: Value, offset: Value, length: Value) -> str:
+    whole, start, count = as_text(text), int(as_number(offset)), int(as_number(length))
+    start = max(len(whole) + start, 0) if start < 0 else start
+    return whole[start:] if count < 0 else whole[start : start + count]
+
+
+def _pattern(written: Value) -> Any:
+    """Return a regular expression; that of the package regex, which python-hcl2 brings, can be given a time."""
+    import regex
+
+    try:
+        return regex.compile(as_text(written))
+    except regex.error as error:
+        raise UsageError(f"{written!r} is no regular expression: {error}") from None
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise UsageError("the regular expression takes too long") from None
+
+
+def _captured(match: Any) -> Value:
+    if match.re.groupindex:
+        return match.groupdict()
+    return list(match.groups()) if match.re.groups else match[0]
+
+
+def _regex(pattern: Value, text: Value) -> Value:
+    with _in_time():
+        match = _pattern(pattern).search(as_text(text), timeout=limits.BAKE_REGEX_TIME)
+    if match is None:
+        raise UsageError(f"{pattern!r} does not match {text!r}")
+    return _captured(match)
+
+
+def _regexall(pattern: Value, text: Value) -> list[Value]:
+    with _in_time():
+        return [_captured(m) for m in _pattern(pattern).finditer(as_text(text), timeout=limits.BAKE_REGEX_TIME)]
+
+
+def _regex_replace(text: Value, pattern: Value, replacement: Value) -> str:
+    with_groups = as_text(replacement)
+
+    def replaced(match: Any) -> str:
+        def group(name: re.Match[str]) -> str:
+            key = name[1] or name[2]
+            if key is None:
+                return "$"
+            try:
+                return str(match[int(key) if key.isdigit() else key] or "")
+            except IndexError:
+                return ""
+
+        return re.sub(r"\$(?:\{(\w+)\}|(\w+)|\$)", group, with_groups)
+
+    with _in_time():
+        return str(_pattern(pattern).sub(replaced, as_text(text), timeout=limits.BAKE_REGEX_TIME))
+
+
+def _format(form: Value, *values: Value) -> str:
+    given, used = list(values), 0
+
+    def written(match: re.Match[str]) -> str:
+        nonlocal used
+        if match[0] == "%%":
+            return "%"
+        at = int(match[1]) - 1 if match[1] else used
+        used = at + 1
+        if not 0 <= at < len(given):
+            raise UsageError(f"there is no value for {match[0]!r}")
+        return _verb(match[0], match[2], match[3], match[4], match[5], given[at])
+
+    return _VERB.sub(written, as_text(form))
+
+
+def _verb(whole: str, flags: str, width: str | None, precision: str | None, letter: str, value: Value) -> str:
+    layout = f"{flags}{width or ''}{f'.{precision}' if precision is not None else ''}"
+    match letter:
+        case "s":
+            return f"%{layout}s" % as_text(value)
+        case "q":
+            return json.dumps(as_text(value), ensure_ascii=False)
+        case "d":
+            return f"%{layout}d" % int(as_number(value))
+        case "f" | "e" | "E" | "g" | "G":
+            return f"%{layout}{letter}" % float(as_number(value))
+        case "x" | "X" | "o":
+            return f"%{layout}{letter}" % int(as_number(value))
+        case "b":
+            return f"{int(as_number(value)):b}".rjust(int(width or 0), "0" if "0" in flags else " ")
+        case "t":
+            return as_text(as_bool(value))
+        case "v":
+            text = _jsonencode(value) if value is None or isinstance(value, list | dict) else as_text(value)
+            return f"%{flags.replace('#', '')}{width or ''}s" % text
+    raise UsageError(f"there is no {whole!r}")
+
+
+def _formatlist(form: Value, *values: Value) -> list[str]:
+    lengths = {len(value) for value in values if isinstance(value, list)}
+    if len(lengths) > 1:
+        raise UsageError("its lists are not of the same length")
+    count = lengths.pop() if lengths else 1
+    return [_format(form, *(v[at] if isinstance(v, list) else v for v in values)) for at in range(count)]
+
+
+def _jsonencode(value: Value) -> str:
+    text = json.dumps(_json_ready(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return re.sub("[<>&]", lambda letter: f"\\u{ord(letter[0]):04x}", text)
+
+
+def _json_ready(value: Value) -> Value:
+    if isinstance(value, list):
+        return [_json_ready(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _json_ready(item) for key, item in value.items()}
+    return value
+
+
+def _jsondecode(text: Value) -> Value:
+    return json.loads(as_text(text))
+
+
+def _csvdecode(text: Value) -> list[Value]:
+    import csv
+    import io
+
+    return [dict(row) for row in csv.DictReader(io.StringIO(as_text(text)), strict=True)]
+
+
+def _range(*given: Value) -> list[Value]:
+    numbers = [as_number(value) for value in given]
+    start, end = (0, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
+    step = numbers[2] if len(numbers) > 2 else 1 if end >= start else -1
+    if step == 0:
+        raise UsageError("its step is nothing")
+    made: list[Value] = []
+    while (start < end) if step > 0 else (start > end):
+        made.append(start)
+        if len(made) > _MOST:
+            raise UsageError(f"it makes more than {_MOST} numbers")
+        start += step
+    return made
+
+
+def _setproduct(*lists: Value) -> list[Value]:
+    if math.prod(len(_list(one)) for one in lists) > _MOST:
+        raise UsageError(f"it makes more than {_MOST} lists")
+    return [list(combination) for combination in product(*lists)]
+
+
+def _indent(spaces: Value, text: Value) -> str:
+    count = int(as_number(spaces))
+    if not 0 <= count <= _MOST:
+        raise UsageError(f"{count} is no number of spaces")
+    return as_text(text).replace("\n", "\n" + " " * count)
+
+
+def _slice(items: Value, start: Value, end: Value) -> list[Value]:
+    first, last = int(as_number(start)), int(as_number(end))
+    if not 0 <= first <= last <= len(_list(items)):
+        raise UsageError(f"{first} to {last} is no part of a list of {len(items)}")
+    return list(items[first:last])
+
+
+def _element(items: Value, index: Value) -> Value:
+    return _list(items)[int(as_number(index)) % len(items)]
+
+
+def _indexof(items: Value, value: Value) -> int:
+    for at, item in enumerate(_list(items)):
+        if equal(item, value):
+            return at
+    raise UsageError("there is no such element")
+
+
+def _chunklist(items: Value, size: Value) -> list[Value]:
+    count = int(as_number(size))
+    if count < 0:
+        raise UsageError("a size cannot be negative")
+    step = count or max(len(_list(items)), 1)
+    return [items[at : at + step] for at in range(0, len(items), step)]
+
+
+def _replace(text: Value, old: Value, new: Value) -> str:
+    pattern = as_text(old)
+    return as_text(text).replace(pattern, as_text(new))
+
+
+def _parseint(text: Value, base: Value) -> int:
+    return int(as_text(text), int(as_number(base)))
+
+
+def _merge(*tables: Value) -> dict[str, Value]:
+    merged: dict[str, Value] = {}
+    for table in tables:
+        merged.update({} if table is None else _table(table))
+    return merged
+
+
+def _has_index(value: Value, key: Value) -> bool:
+    if isinstance(value, dict):
+        return isinstance(key, str) and key in value
+    return isinstance(key, int) and not isinstance(key, bool) and 0 <= key < len(_list(value))
+
+
+def _path_base(path: Value) -> str:
+    text = as_text(path).rstrip("/")
+    return text.rpartition("/")[2] or ("/" if as_text(path) else ".")
+
+
+def _path_dir(path: Value) -> str:
+    import posixpath
+
+    return posixpath.normpath(as_text(path).rpartition("/")[0] or ("/" if as_text(path).startswith("/") else "."))
+
+
+def _title(text: Value) -> str:
+    return re.sub(r"(?<!\S)\S", lambda letter: letter[0].upper(), as_text(text))
+
+
+def _difference(first: Value, second: Value) -> list[Value]:
+    return _in_order(_distinct(item for item in _list(first) if not _within(item, _list(second))))
+
+
+def _hashed(name: str) -> Callable[[Value], str]:
+    return lambda text: hashlib.new(name, as_text(text).encode(), usedforsecurity=False).hexdigest()
+
+
+def _compared(compare: Callable[[float, float], bool]) -> Callable[[Value, Value], bool]:
+    return lambda left, right: compare(as_number(left), as_number(right))
+
+
+def _counted(count: Callable[[float, float], float]) -> Callable[[Value, Value], float]:
+    return lambda left, right: as_number(count(as_number(left), as_number(right)))
+
+
+def _power(base: float, exponent: float) -> float:
+    if abs(exponent) > _MOST:
+        raise UsageError("its exponent is too large")
+    return float(base**exponent)
+
+
+def _numbers(values: Iterable[Value]) -> list[float]:
+    return [as_number(value) for value in values]
+
+
+def _urlencode(text: Value) -> str:
+    from urllib.parse import quote_plus
+
+    return quote_plus(as_text(text))
+
+
+def _homedir() -> str:
+    import os
+
+    return os.path.expanduser("~")
+
+
+FUNCTIONS: Final[Mapping[str, Callable[..., Value]]] = {
+    "absolute": lambda number: abs(as_number(number)),
+    "add": _counted(lambda a, b: a + b),
+    "and": lambda a, b: as_bool(a) and as_bool(b),
+    "base64decode": lambda text: base64.b64decode(as_text(text), validate=True).decode(),
+    "base64encode": lambda text: base64.b64encode(as_text(text).encode()).decode(),
+    "basename": _path_base,
+    "byteslen": lambda text: len(as_text(text).encode()),
+    "ceil": lambda number: math.ceil(as_number(number)),
+    "chomp": lambda text: as_text(text).rstrip("\r\n"),
+    "chunklist": _chunklist,
+    "coalesce": _coalesce,
+    "coalescelist": _coalescelist,
+    "compact": lambda items: [text for text in _list(items) if text],
+    "concat": lambda *lists: [item for one in lists for item in _list(one)],
+    "contains": lambda items, value: _within(value, _list(items)),
+    "csvdecode": _csvdecode,
+    "dirname": _path_dir,
+    "distinct": lambda items: _distinct(_list(items)),
+    "divide": _counted(lambda a, b: a / b),
+    "element": _element,
+    "equal": equal,
+    "flatten": _flatten,
+    "floor": lambda number: math.floor(as_number(number)),
+    "format": _format,
+    "formatdate": format_time,
+    "formatlist": _formatlist,
+    "formattimestamp": format_time,
+    "greaterthan": _compared(lambda a, b: a > b),
+    "greaterthanorequalto": _compared(lambda a, b: a >= b),
+    "hasindex": _has_index,
+    "homedir": _homedir,
+    "indent": _indent,
+    "index": lambda value, key: value[key],
+    "indexof": _indexof,
+    "int": lambda number: math.trunc(as_number(number)),
+    "join": lambda separator, *lists: as_text(separator).join(as_text(v) for one in lists for v in _list(one)),
+    "jsondecode": _jsondecode,
+    "jsonencode": _jsonencode,
+    "keys": lambda table: sorted(_table(table)),
+    "length": _length,
+    "lessthan": _compared(lambda a, b: a < b),
+    "lessthanorequalto": _compared(lambda a, b: a <= b),
+    "log": _counted(math.log),
+    "lookup": _lookup,
+    "lower": lambda text: as_text(text).lower(),
+    "max": lambda *numbers: max(_numbers(numbers)),
+    "md5": _hashed("md5"),
+    "merge": _merge,
+    "min": lambda *numbers: min(_numbers(numbers)),
+    "modulo": _counted(math.fmod),
+    "multiply": _counted(lambda a, b: a * b),
+    "negate": lambda number: -as_number(number),
+    "not": lambda flag: not as_bool(flag),
+    "notequal": lambda a, b: not equal(a, b),
+    "or": lambda a, b: as_bool(a) or as_bool(b),
+    "parseint": _parseint,
+    "pow": _counted(_power),
+    "range": _range,
+    "regex": _regex,
+    "regex_replace": _regex_replace,
+    "regexall": _regexall,
+    "replace": _replace,
+    "reverse": lambda text: as_text(text)[::-1],
+    "reverselist": lambda items: _list(items)[::-1],
+    "sanitize": lambda name: re.sub(r"[^a-zA-Z0-9_-]", "_", as_text(name)),
+    "sethaselement": lambda items, value: _within(value, _list(items)),
+    "setintersection": lambda first, *others: _in_order(
+        _distinct(item for item in _list(first) if all(_within(item, _list(other)) for other in others))
+    ),
+    "setproduct": _setproduct,
+    "setsubtract": _difference,
+    "setsymmetricdifference": lambda a, b: _in_order(_distinct([*_difference(a, b), *_difference(b, a)])),
+    "setunion": lambda *lists: _in_order(_distinct(item for one in lists for item in _list(one))),
+    "sha1": _hashed("sha1"),
+    "sha256": _hashed("sha256"),
+    "sha512": _hashed("sha512"),
+    "signum": lambda number: (as_number(number) > 0) - (as_number(number) < 0),
+    "slice": _slice,
+    "sort": lambda items: sorted(as_text(item) for item in _list(items)),
+    "split": lambda separator, text: as_text(text).split(as_text(separator)) if text != "" else [""],
+    "strlen": lambda text: len(as_text(text)),
+    "substr": _substr,
+    "subtract": _counted(lambda a, b: a - b),
+    "timeadd": time_add,
+    "timestamp": now_text,
+    "title": _title,
+    "trim": lambda text, letters: as_text(text).strip(as_text(letters)),
+    "trimprefix": lambda text, prefix: as_text(text).removeprefix(as_text(prefix)),
+    "trimspace": lambda text: as_text(text).strip(),
+    "trimsuffix": lambda text, suffix: as_text(text).removesuffix(as_text(suffix)),
+    "upper": lambda text: as_text(text).upper(),
+    "urlencode": _urlencode,
+    "values": lambda table: [value for _, value in sorted(_table(table).items())],
+    "zipmap": lambda keys, values: dict(zip(map(as_text, _list(keys)), _list(values), strict=True)),
+}
