@@ -11,12 +11,11 @@
 
     trio.run(main)
 
-Blocking code uses `mobysession.sync`, asyncio code `mobysession.aio`. Names load on first use, so that importing the package costs next to nothing.
+Blocking code uses `mobysession.sync`, asyncio code `mobysession.aio`. Names load on first use, so that importing the
+package costs next to nothing.
 """
 
 from __future__ import annotations
-
-import importlib
 
 from mobysession._version import __version__
 
@@ -24,11 +23,14 @@ from mobysession._version import __version__
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from mobysession import aio, build, sync
+    from types import ModuleType
+
+    from mobysession import aio, bake, build, sync
     from mobysession.build import BuildOptions, BuildResult, Ulimit
     from mobysession.buildkit.control import Control, open_control
     from mobysession.errors import (
         ApiError,
+        BakeError,
         BuildFailed,
         ConfigError,
         ConnectError,
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
         ProtocolError,
         ProviderError,
         ProxyRefused,
+        RecordingError,
+        RecordingTooNew,
         RemoteProtocolError,
         RpcError,
         RunInterrupted,
@@ -70,6 +74,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from mobysession.events import AccessDecided, CallEnded, CallStarted, SessionEnded, SessionEvent, SessionReady
+    from mobysession.recording import Recording, read_recording
     from mobysession.rpc.grpcio import GrpcioServicer
     from mobysession.rpc.inspection import CallInspection, FrameSeen, Inspection
     from mobysession.rpc.keepalive import Keepalive
@@ -123,6 +128,7 @@ if TYPE_CHECKING:
         SessionSnapshot,
         current_session,
     )
+    from mobysession.session.recorder.recorder import Recorder, record_session, record_sessions
     from mobysession.session.sessions import Sessions
     from mobysession.session.terminal import TerminalApproval
     from mobysession.session.tracing import Tracing
@@ -141,6 +147,7 @@ _HOMES = {
     "mobysession.buildkit.control": ("Control", "open_control"),
     "mobysession.errors": (
         "ApiError",
+        "BakeError",
         "BuildFailed",
         "ConfigError",
         "ConnectError",
@@ -159,6 +166,8 @@ _HOMES = {
         "ProtocolError",
         "ProviderError",
         "ProxyRefused",
+        "RecordingError",
+        "RecordingTooNew",
         "RemoteProtocolError",
         "RpcError",
         "RunInterrupted",
@@ -182,6 +191,7 @@ _HOMES = {
         "UsageError",
     ),
     "mobysession.events": ("AccessDecided", "CallEnded", "CallStarted", "SessionEnded", "SessionEvent", "SessionReady"),
+    "mobysession.recording": ("Recording", "read_recording"),
     "mobysession.rpc.grpcio": ("GrpcioServicer",),
     "mobysession.rpc.inspection": ("CallInspection", "FrameSeen", "Inspection"),
     "mobysession.rpc.keepalive": ("Keepalive",),
@@ -235,6 +245,7 @@ _HOMES = {
         "SessionSnapshot",
         "current_session",
     ),
+    "mobysession.session.recorder.recorder": ("Recorder", "record_session", "record_sessions"),
     "mobysession.session.sessions": ("Sessions",),
     "mobysession.session.terminal": ("TerminalApproval",),
     "mobysession.session.tracing": ("Tracing",),
@@ -249,7 +260,7 @@ _HOMES = {
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 #: Rooms that are reached as attributes without an import of their own.
-_ROOMS = ("aio", "build", "sync")
+_ROOMS = ("aio", "bake", "build", "sync")
 
 __all__ = [
     "Access",
@@ -260,6 +271,7 @@ __all__ = [
     "ApprovalAsked",
     "ApprovalSettled",
     "Ask",
+    "BakeError",
     "Attachable",
     "Attachment",
     "Auth",
@@ -325,6 +337,10 @@ __all__ = [
     "QueueChanged",
     "REMOVED",
     "ReceivedOutput",
+    "Recorder",
+    "Recording",
+    "RecordingError",
+    "RecordingTooNew",
     "Reflection",
     "Registrar",
     "RemoteProtocolError",
@@ -388,11 +404,15 @@ __all__ = [
     "__version__",
     "aio",
     "announced",
+    "bake",
     "build",
     "current_session",
     "open_control",
     "open_session",
     "open_store",
+    "read_recording",
+    "record_session",
+    "record_sessions",
     "serve_listener",
     "sync",
 ]
@@ -401,13 +421,19 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Load a public name on first use (PEP 562)."""
     if name in _ROOMS:
-        return importlib.import_module(f"mobysession.{name}")
+        return _module(f"mobysession.{name}")
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(home), name)
+    value: object = getattr(_module(home), name)
     globals()[name] = value
     return value
+
+
+def _module(name: str) -> ModuleType:
+    from importlib import import_module  # with what it loads, a third of this package; `--version` gets by without
+
+    return import_module(name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,8 @@
 """The front door for blocking code: the same names and options, no event loop to see.
 
 A build runs trio in the calling thread, so that Ctrl-C cancels it wherever it waits. A session lives in a thread of
-its own while the ``with`` block runs; what goes wrong with it meanwhile is raised at the end of the block.
+its own while the ``with`` block runs; what goes wrong with it meanwhile is raised at the end of the block. So does
+a build that is watched while it runs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
@@ -19,9 +21,13 @@ from mobysession.rpc.keepalive import SESSION_KEEPALIVE
 from mobysession.session.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
+    from mobysession.build.nodes import Nodes
+    from mobysession.build.options import BuildOptions
     from mobysession.build.result import BuildResult
+    from mobysession.build.running import RunningBuild
     from mobysession.buildkit.status import BuildStatus
     from mobysession.filesync.sources import SourceLike
     from mobysession.llb import Definition, State
@@ -36,7 +42,17 @@ if TYPE_CHECKING:
     from mobysession.session.tracing import Tracing
     from mobysession.transport.endpoint import Endpoint
 
-__all__ = ["BlockingSession", "build", "open_session", "run_once"]
+__all__ = [
+    "BlockingBuild",
+    "BlockingSession",
+    "bake",
+    "build",
+    "build_many",
+    "build_on",
+    "open_build",
+    "open_session",
+    "run_once",
+]
 
 
 def build(
@@ -58,6 +74,39 @@ def build(
         return await _build(context, endpoint=endpoint, progress=progress, on_status=on_status, **options)
 
     return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+def build_many(builds: Sequence[BuildOptions | Mapping[str, Any]], **options: Any) -> list[Any]:
+    """Build several images; see `mobysession.build.many.build_many`, whose arguments, results and errors are the same.
+
+    Ctrl-C cancels all builds on the engine; running loops are as with `build`.
+    """
+    _refuse_in_trio("mobysession.build.build_many(...)")
+    from mobysession.build.many import build_many as _build_many
+
+    return trio.run(partial(_build_many, builds, **options), restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+def build_on(nodes: Nodes, context: SourceLike | State | Definition = ".", **options: Any) -> BuildResult:
+    """Build on several engines; see `mobysession.build.nodes.build_on`: arguments, result and errors are the same.
+
+    Ctrl-C cancels the builds on all of them; running loops are as with `build`.
+    """
+    _refuse_in_trio("mobysession.build.build_on(...)")
+    from mobysession.build.nodes import build_on as _build_on
+
+    return trio.run(partial(_build_on, nodes, context, **options), restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+def bake(targets: str | Sequence[str] = (), **options: Any) -> dict[str, BuildResult]:
+    """Build the targets of bake files; see `mobysession.bake.bake`, whose arguments, result and errors are the same.
+
+    Ctrl-C and running loops are as with `build`.
+    """
+    _refuse_in_trio("mobysession.bake.bake(...)")
+    from mobysession.bake.bake import bake as _bake
+
+    return trio.run(partial(_bake, targets, **options), restrict_keyboard_interrupt_to_checkpoints=True)
 
 
 def run_once(
@@ -86,6 +135,55 @@ def run_once(
         return await manager.run_once(request, services, **options)
 
     return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+class BlockingBuild:
+    """A build that runs, seen from blocking code: something to iterate over. Made by `open_build`."""
+
+    def __init__(self, running: RunningBuild, token: trio.lowlevel.TrioToken) -> None:
+        self._running = running
+        self._token = token
+
+    def __iter__(self) -> Iterator[BuildStatus]:
+        return self
+
+    def __next__(self) -> BuildStatus:
+        """Wait for news and return the status, a copy at each turn; errors as of the other `build`."""
+        status = trio.from_thread.run(self._running._next_copy, trio_token=self._token)
+        if status is None:
+            raise StopIteration
+        return status
+
+    def wait(self) -> BuildResult:
+        """Wait for the end and return the result; errors as of the other `build`."""
+        try:
+            return trio.from_thread.run(self._running.wait, trio_token=self._token)
+        except trio.RunFinishedError:
+            # The block has ended, and with it the loop; what there was to say is still known.
+            return self._running._settled()
+
+
+@contextmanager
+def open_build(
+    context: SourceLike | State | Definition = ".",
+    *,
+    endpoint: Endpoint | None = None,
+    progress: str | View | None = None,
+    **options: Any,
+) -> Iterator[BlockingBuild]:
+    """Build while the ``with`` block runs; see `mobysession.build.open_build`.
+
+    An exception that leaves the block, as that of Ctrl-C, cancels the build on the engine. Inside a running loop
+    it is as with `build`.
+    """
+    _refuse_in_trio("mobysession.build.open_build(...)")
+    from mobysession.build.running import open_build as opened
+
+    host = _Host(partial(opened, context, endpoint=endpoint, progress=progress, **options))
+    with _hosted(host, "mobysession build") as token:
+        running: RunningBuild = host.opened
+        yield BlockingBuild(running, token)
+        trio.from_thread.run(running._leave, trio_token=token)
 
 
 class BlockingSession:
@@ -162,12 +260,18 @@ def open_session(
         tracing=tracing,
     )
     session.allow(*services)
-    host = _Host(session)
+    with _hosted(_Host(session.attach), f"mobysession {session.id}") as token:
+        yield BlockingSession(session, token)
+
+
+@contextmanager
+def _hosted(host: _Host, name: str) -> Iterator[trio.lowlevel.TrioToken]:
+    """Let ``host`` run in a thread for the length of the block, and raise afterwards what it ended with."""
     context = contextvars.copy_context()  # callbacks see the context variables of who called
-    thread = threading.Thread(target=context.run, args=(host.run,), name=f"mobysession {session.id}", daemon=True)
+    thread = threading.Thread(target=context.run, args=(host.run,), name=name, daemon=True)
     thread.start()
     try:
-        yield BlockingSession(session, host.wait_ready())
+        yield host.wait_ready()
     finally:
         host.stop()
         thread.join()
@@ -183,10 +287,11 @@ def _refuse_in_trio(other: str) -> None:
 
 
 class _Host:
-    """A trio loop in a thread, for one session."""
+    """A trio loop in a thread, for what ``manager`` opens: a session, or a build."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, manager: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
+        self._manager = manager
+        self.opened: Any = None
         self._ready = threading.Event()
         self._token: trio.lowlevel.TrioToken | None = None
         self._scope = trio.CancelScope()
@@ -206,7 +311,7 @@ class _Host:
             # Before there was a token to be told with.
             return
         with self._scope:
-            async with self._session.attach():
+            async with self._manager() as self.opened:
                 self._ready.set()
                 await trio.sleep_forever()
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from mobysession.session.managed import ManagedSession
+
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 
 
@@ -352,13 +354,26 @@ def test_cancelling_the_block_closes_the_connection(fake_daemon: BlockingFakeDae
     fake_daemon.call(callers[0].channel.closed.wait)
 
 
+def test_run_once_is_a_session_without_trio_to_see(fake_docker_host: BlockingFakeDaemon) -> None:
+    """One request, its result; the request runs on trio."""
+
+    async def number(session: ManagedSession) -> str:
+        trio.lowlevel.current_trio_token()
+        await session.mount()
+        return session.id or ""
+
+    assert asyncio.run(aio.run_once(number, []))
+    with pytest.raises(UsageError, match="no services were chosen"):
+        asyncio.run(aio.run_once(number))
+
+
 def test_both_front_doors_have_the_same_names_and_arguments() -> None:
     """What is learned at one is right at the other."""
     import inspect
 
     from mobysession import sync
 
-    for name in ("build", "open_session"):
+    for name in ("build", "open_build", "open_session", "run_once"):
         ours = inspect.signature(getattr(aio, name)).parameters
         assert list(ours) == list(inspect.signature(getattr(sync, name)).parameters)
     sessions = (aio.AsyncioSession, sync.BlockingSession)

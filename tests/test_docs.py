@@ -90,6 +90,11 @@ ON_FAKE = {
     "asks:ignored": Fake(),
     "asks:own-ignore": Fake(),
     "asks:why": Fake(),
+    "bake:dictionary": Fake(),
+    "bake:error": Fake(),
+    "bake:list": Fake(),
+    "bake:print": Fake(),
+    "bake:python": Fake(),
     "builds:result": Fake(any_order=True),
     "builds:secrets": Fake(),
     "docker-py:patch": Fake(),
@@ -105,6 +110,10 @@ ON_FAKE = {
     "errors:two-addresses": Fake(),
     "files:explain": Fake(),
     "files:mapping": Fake(),
+    "many:together": Fake(),
+    "many:errors": Fake(),
+    "many:order": Fake(),
+    "many:no-node": Fake(),
     "memory:state": Fake(),
     "memory:store": Fake(),
     "memory:damaged": Fake(),
@@ -116,6 +125,20 @@ ON_FAKE = {
     "memory:sessions-inspect": Fake(),
     "memory:sessions-abort": Fake(),
     "memory:inbox": Fake(),
+    "progress:rawjson": Fake(),
+    "progress:watch": Fake(),
+    "progress:watch-blocking": Fake(),
+    "progress:watch-asyncio": Fake(),
+    "progress:own-view": Fake(),
+    "progress:timeline": Fake(),
+    "progress:trace": Fake(),
+    "recording:record": Fake(),
+    "recording:show": Fake(),
+    "recording:program": Fake(),
+    "recording:managed": Fake(),
+    "recording:replay": Fake(),
+    "recording:serve": Fake(),
+    "recording:test": Fake(),
     "services:directories": Fake(),
     "services:outputs": Fake(),
     "services:upload": Fake(),
@@ -241,11 +264,11 @@ def test_the_error_tree_is_the_real_one() -> None:
 
 
 def test_exit_statuses_are_those_of_the_table() -> None:
-    """Only UsageError and LocalProtocolError end a command with another status than 1."""
+    """Only usage errors and LocalProtocolError end a command with another status than 1."""
     classes = [value for name in errors.__all__ if isinstance(value := getattr(errors, name), type)]
     statuses = {cls.__name__: cls.exit_status for cls in classes if issubclass(cls, errors.MobysessionError)}
     others = {name: status for name, status in statuses.items() if status != 1}
-    assert others == {"UsageError": 2, "LocalProtocolError": 70}
+    assert others == {"UsageError": 2, "BakeError": 2, "LocalProtocolError": 70}
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -41,7 +41,7 @@ ARGUMENT_TYPES = (
 #: Each room, top down, and what it may import besides itself and the ground floor: rooms, or single modules of them.
 ROOMS: dict[str, set[str]] = {
     "cli": {
-        *("dockerpy", "sync", "aio", "doctor", "build", "session", "progress", "llb", "buildkit", "services"),
+        *("dockerpy", "sync", "aio", "doctor", "bake", "build", "session", "progress", "llb", "buildkit", "services"),
         *("filesync", "rpc", "transport", "state", "protocol"),
     },
     # Besides what it opens, what docker-py's clients and arguments become: an endpoint, credentials, a context.
@@ -50,9 +50,10 @@ ROOMS: dict[str, set[str]] = {
         *("transport.endpoint", "transport.tls"),
     },
     # Besides the rooms they open, the modules whose types stand in their signatures.
-    "sync": {"build", "session", *ARGUMENT_TYPES},
-    "aio": {"build", "session", *ARGUMENT_TYPES},
+    "sync": {"bake", "build", "session", *ARGUMENT_TYPES},
+    "aio": {"bake", "build", "session", *ARGUMENT_TYPES},
     "doctor": {"session", "buildkit", "services", "transport"},
+    "bake": {"build", "session", "buildkit", "services", "progress", "transport"},
     "build": {"session", "llb", "buildkit", "services", "filesync", "progress", "rpc", "transport", "state"},
     # What a session says of itself, protocol.session_headers, is what it hands to every dialer.
     "session": {"services", "rpc", "transport", "state", "protocol.session_headers"},
@@ -81,11 +82,14 @@ HEAVY = {
     "argcomplete": "cli",
     "docker": "dockerpy",
     "grpc": "rpc",
+    "hcl2": "bake",
     "httpx": "services",
+    "IPython": "progress",
     "opentelemetry": "session",
     "platformdirs": "state",
     "rich": "progress",
     "sqlite3": "state",
+    "yaml": "bake",
 }
 
 
@@ -215,7 +219,7 @@ SERVICE = "services.health"
         ("state.store", "from mobysession.transport.endpoints import x", "state may import transport.endpoint"),
         ("protocol.framing", "import mobysession.errors", None),
         ("protocol.framing", "from mobysession.rpc import server", "protocol may import nothing and the ground floor"),
-        ("sync", "from mobysession.aio import x", "sync may import build,"),
+        ("sync", "from mobysession.aio import x", "sync may import bake, build,"),
         ("errors", "from mobysession import limits", "errors may import nothing"),
         ("identity", "from mobysession.dockerconfig import config_dir", None),
         ("dockerconfig", "from mobysession import identity", "dockerconfig may import"),

@@ -143,6 +143,26 @@ def test_only_values_of_some_size_are_looked_for_in_hex(size, hidden):
     assert (redactor.redact(value[:size].hex()) == "***") is hidden
 
 
+@pytest.mark.parametrize(
+    ("text", "bytes_held"),
+    [
+        (b"nothing", 0),
+        (b"see hun", 3),
+        (b"see h", 1),
+        (b"see huh", 1),
+        (b"hun\n", 0),
+        (b"see hunter2hunter", 0),
+        (b"", 0),
+    ],
+)
+def test_the_beginning_of_a_value_is_told(text, bytes_held):
+    """As far as it may go on; what is whole does not, nor does a line that has ended."""
+    redactor = Redactor()
+    redactor.add("hunter")
+    redactor.add("hunter2hunter")
+    assert redactor.unfinished(redactor.redact(text)) == bytes_held
+
+
 def test_the_oldest_values_are_forgotten(monkeypatch):
     """Only so many values are known at once, and adding one again makes it young."""
     monkeypatch.setattr(limits, "REDACTED_VALUES", 2)

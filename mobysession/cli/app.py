@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mobysession.cli.interrupts import raise_interrupts
@@ -13,6 +14,7 @@ from mobysession.errors import BuildFailed, EngineError, MobysessionError, RpcEr
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from mobysession.state.references import DaemonReference
     from mobysession.transport.endpoint import Endpoint
@@ -58,6 +60,10 @@ class Target:
 
                 self._chosen = stand_in(found)
         return self._chosen
+
+    def around_build(self) -> AbstractAsyncContextManager[object]:
+        """Return what a build runs inside of: nothing, unless a verb that watches one has a target of its own."""
+        return nullcontext()
 
     @property
     def is_default(self) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mobysession.build.calls import Call, CallAnswer
+    from mobysession.build.nodes import Builder
     from mobysession.build.options import BuildOptions
     from mobysession.cli.app import Target
     from mobysession.cli.parser import Parser
@@ -89,6 +90,8 @@ def add_options(parser: Parser) -> None:
     add("-q", "--quiet", action="store_true", help="Show no progress, print the image ID.")
     progress = f"{', '.join(_VIEWS[:-1])} or {_VIEWS[-1]} [env: BUILDKIT_PROGRESS; default: auto]"
     offer(add("--progress", metavar="KIND", help=progress), *_VIEWS)
+    node = "Engine to build on, and platforms it is for; once for each. An index of what all have built is pushed."
+    add("--node", dest="nodes", **several, metavar="URL[,platform=OS/ARCH][,name=NAME]", help=node)
     driver = "How the engine is asked: control, classic or auto [default: auto]"
     offer(add("--driver", default="auto", metavar="KIND", help=driver), "auto", "control", "classic")
     add_attach(parser)
@@ -138,8 +141,14 @@ def run(target: Target, options: argparse.Namespace) -> int:
         attach=options.attach,
     )
     view = "quiet" if options.quiet else options.progress or os.environ.get("BUILDKIT_PROGRESS")
-    view = view or target.view(options.attach) or "auto"
-    result = run_async(_build, build_with, build, target, view)
+    if options.nodes:
+        # Before the target is looked for: there need not be one.
+        from mobysession.build.nodes import Builder
+
+        result = run_async(_build_on_nodes, Builder(options.nodes), build, target, view or "auto")
+    else:
+        view = view or target.view(options.attach) or "auto"
+        result = run_async(_build, build_with, build, target, view)
     if message := result.response.get("frontend.result.inlinemessage"):
         # What a frontend wants to be said, and buildx says there.
         print(f"\n{message}", flush=True)
@@ -155,7 +164,13 @@ def run(target: Target, options: argparse.Namespace) -> int:
 
 
 async def _build(build_with: Any, options: Any, target: Target, view: str) -> Any:
-    return await build_with(options, endpoint=target.endpoint(options.attach), progress=view)
+    async with target.around_build():
+        return await build_with(options, endpoint=target.endpoint(options.attach), progress=view)
+
+
+async def _build_on_nodes(builder: Builder, options: BuildOptions, target: Target, view: str) -> Any:
+    async with target.around_build():
+        return await builder.build_with(options, progress=view)
 
 
 def _print_answer(answer: CallAnswer, call: Call, dockerfile: str) -> int:

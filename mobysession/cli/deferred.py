@@ -4,8 +4,9 @@ trio loads all of itself, and with it OpenSSL, domain names in Unicode, child pr
 a unix socket touches nothing; together that was a tenth of a small build's time. So in the command line's own process,
 and in no other, a few modules are made empty when they are imported, and are run where a name is first missed in them
 (PEP 562). Nobody else can tell the difference: ``import`` finds them, ``from ... import`` loads them, and one that
-cannot be loaded raises its ImportError there. Python's own ``importlib.util.LazyLoader`` would not do: under it the
-second import of a module loads it, and trio imports ssl twice.
+cannot be loaded raises its ImportError there, and is as empty afterwards as it was before. While one runs, other
+threads that ask anything of it wait. Python's own ``importlib.util.LazyLoader`` would not do: under it the second
+import of a module loads it, and trio imports ssl twice.
 
 Some are asked one thing only, and answer it without being loaded. To name its threads, trio asks ctypes where the C
 library for threads is, which asks the program ``ldconfig``, in a child process; on Linux there is one answer. attrs
@@ -45,6 +46,7 @@ class _InstanceOf:
         if not isinstance(value, self._kind):
             from attr import validators
 
+            # `optional` is not known here: to look it up is what loads the module, and with it the real `instance_of`.
             validators.optional(validators.instance_of(self._kind))(instance, attribute, value)
 
 
@@ -53,7 +55,7 @@ MODULES: Final[Mapping[str, Mapping[str, Any]]] = {
     "attrs.validators": {},
     "calendar": {},
     "ctypes.util": {"find_library": {"pthread": "libpthread.so.0"}.get} if sys.platform == "linux" else {},
-    "gettext": {"gettext": str, "ngettext": lambda one, several, count: one if count == 1 else several},
+    "gettext": {"gettext": lambda text: text, "ngettext": lambda one, several, count: one if count == 1 else several},
     "hmac": {},
     "idna": {},
     "inspect": {
@@ -143,8 +145,28 @@ class _Later:
             names[name] = answering(name, answer) if callable(answer) else answer
 
     def _run(self, module: ModuleType) -> None:
+        before = module.__dict__.copy()
+        kind = module.__class__
         self._is_running = True
+        module.__class__ = self._held_back(kind)
         try:
             self._loader.exec_module(module)
+        except BaseException:
+            # Half a module is none: what it has defined so far would be taken for all of it the next time.
+            module.__dict__.clear()
+            module.__dict__.update(before)
+            raise
         finally:
+            module.__class__ = kind
             self._is_running = False
+
+    def _held_back(self, kind: type[ModuleType]) -> type[ModuleType]:
+        """Return what a module is while it runs: one whose names, those it has already too, are its own thread's."""
+        lock = self._lock
+
+        class Running(kind):  # type: ignore[valid-type, misc]  # the class of the module at hand
+            def __getattribute__(self, name: str) -> Any:
+                with lock:  # and by then the module may be of its own kind again, which super() would not have
+                    return kind.__getattribute__(self, name)
+
+        return Running

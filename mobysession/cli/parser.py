@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["CommandLine", "Parser", "add_attach", "complete", "offer", "parse"]
 
 _VERBS = {
+    "bake": "Build the targets of bake files or compose files.",
     "build": "Build an image from a directory.",
     "context": "Explain what of a directory a build would send.",
     "daemons": "Remember daemons, and which one is used where nobody names one.",
@@ -33,6 +34,9 @@ _VERBS = {
     "llb": "Look at a build as BuildKit is asked for it.",
     "probe": "Open a session and report what the daemon says and does.",
     "prune": "Delete build cache.",
+    "record": "Record what a build and its engine say to each other.",
+    "recording": "Show a recording.",
+    "replay": "Play a recording against the services of this machine, or to any client.",
     "sessions": "See, watch and end the sessions of your processes on this machine.",
     "workers": "List what executes builds.",
 }
@@ -50,6 +54,9 @@ class CommandLine(NamedTuple):
 class Parser(argparse.ArgumentParser):
     """A parser whose help and complaints look alike for the program and for its verbs."""
 
+    #: Of a verb that takes another command behind ``--``: what its words are kept as.
+    command_name: str | None = None
+
     def __init__(self, *, prog: str, description: str | None, synopsis: str) -> None:
         super().__init__(
             prog=prog,
@@ -63,7 +70,13 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Read ``args``; what follows an option that takes a value is that value, also where it begins with a dash."""
-        return super().parse_known_args(self._joined(list(args or ())), namespace)
+        words = list(args or ())
+        if self.command_name is None:
+            return super().parse_known_args(self._joined(words), namespace)
+        at = words.index("--") if "--" in words else len(words)
+        namespace, rest = super().parse_known_args(self._joined(words[:at]), namespace)
+        setattr(namespace, self.command_name, words[at + 1 :])
+        return namespace, rest
 
     def _joined(self, words: list[str]) -> list[str]:
         joined: list[str] = []

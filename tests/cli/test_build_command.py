@@ -86,6 +86,26 @@ def test_options_that_make_no_sense_are_refused(
     assert fake_docker_host.daemon.requests == []
 
 
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_the_engines_messages_are_for_programs(
+    cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """With rawjson every line of stderr is JSON; no line with the image's ID follows, as it does with other views."""
+    if way == "variable":
+        monkeypatch.setenv("BUILDKIT_PROGRESS", "rawjson")
+    ran = cli("build", *(("--progress", "rawjson") if way == "option" else ()), context)
+    assert (ran.status, ran.out) == (0, "")
+    lines = [json.loads(line) for line in ran.err.splitlines()]
+    assert any("vertexes" in line for line in lines)
+
+
+def test_a_timeline_is_written(cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path, tmp_path: Path) -> None:
+    """To the file that is named, beside whatever view there is."""
+    ran = cli("build", "-q", "--timeline", tmp_path / "out.html", context)
+    assert (ran.status, ran.err) == (0, "")
+    assert "<title>context: succeeded</title>" in (tmp_path / "out.html").read_text()
+
+
 def test_every_option_reaches_the_engine(
     cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

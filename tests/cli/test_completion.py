@@ -40,7 +40,7 @@ def _ask(shell: str, line: str, folder: Path) -> list[str]:
     [
         ("mobysession ", sorted(_VERBS)),
         ("mobysession bu", ["build"]),
-        ("mobysession build --no", ["--no-cache", "--no-cache-filter"]),
+        ("mobysession build --no-", ["--no-cache", "--no-cache-filter"]),
         ("mobysession --host tcp://h probe --h", ["--help", "--hold"]),
         ("mobysession build --driver c", ["control", "classic"]),
         ("mobysession build -f Docker", ["Dockerfile"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import socket
 import sys
@@ -149,6 +150,25 @@ async def test_an_engine_that_no_session_attaches_to() -> None:
     assert "hijack: " in found["attach"].message
     assert "by the proxy" in found["attach"].message
     assert not diagnosis.is_healthy
+
+
+async def test_a_pinned_version_that_the_engine_does_not_have() -> None:
+    """Whatever fails for it, the fix is to unpin it, and no proxy is blamed."""
+    words = "client version 1.99 is too new. Maximum supported API version is 1.51"
+    refused = Faults(refusal=Refusal(400, words))
+    async with FakeDaemon.listen(faults=refused, grpc_faults=refused) as daemon:
+        pinned = dataclasses.replace(daemon.endpoint, api_version="1.99")
+        diagnosis = await examine(pinned)
+    found = {finding.subject: finding for finding in diagnosis.findings}
+    for subject in ("engine", "buildkit", "attach", "callbacks"):
+        assert found[subject].level != "ok"
+        assert found[subject].fix.startswith("DOCKER_API_VERSION pins")
+
+
+async def test_a_version_that_is_pinned_is_told(daemon: BlockingFakeDaemon) -> None:
+    """Who has set DOCKER_API_VERSION and forgotten it is reminded."""
+    [found] = await looked("engine", Endpoint(daemon.host, api_version="1.44"))
+    assert (found.level, "API 1.51 (pinned to 1.44)" in found.message) == ("ok", True)
 
 
 async def test_an_engine_that_does_not_call_back(autojump_clock: trio.testing.MockClock) -> None:
