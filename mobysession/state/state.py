@@ -256,6 +256,8 @@ class State:
         left = list(unsubscribes)
 
         def unsubscribe() -> None:
+            if unsubscribe in self._used:
+                self._used.remove(unsubscribe)
             while left:
                 left.pop(0)()
 

@@ -251,6 +251,7 @@ async def test_use_runs_them_all_once():
         both = state.use(lambda: ran.append(1), lambda: ran.append(2))
         both()
         both()
+        assert state._used == []
         state.use(lambda: ran.append(3))
         assert ran == [1, 2]
     assert ran == [1, 2, 3]

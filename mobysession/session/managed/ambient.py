@@ -24,8 +24,8 @@ __all__ = ["LOGGERS", "ambient", "current_session", "name_sessions_in_logs"]
 LOGGERS: Final = tuple(
     f"mobysession.{room}"
     for room in (
-        *("build", "buildkit", "cli", "dockerconfig", "filesync", "progress", "rpc", "services", "session", "state"),
-        *("testing.engine", "transport"),
+        *("bake", "build", "buildkit", "cli", "dockerconfig", "filesync", "progress", "rpc", "services", "session"),
+        *("state", "testing.engine", "transport"),
     )
 )
 _current: ContextVar[ManagedSession | None] = ContextVar("mobysession_session", default=None)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mobysession.session.managed.subscription import Subscription
@@ -16,6 +17,7 @@ __all__ = ["APPROVALS", "MESSAGES", "Channel", "Missed", "QueueChanged"]
 
 MESSAGES = "messages"
 APPROVALS = "approvals"
+_log = logging.getLogger("mobysession.session")
 
 
 class Missed(NamedTuple):
@@ -43,7 +45,10 @@ class Channel:
     def publish(self, value: object) -> None:
         """Give a value to everybody who listens now; never waits."""
         for listener in tuple(self._listeners):
-            listener(value)
+            try:
+                listener(value)
+            except Exception as error:  # of any kind: it is not ours, and must not end a run or refuse a request
+                _log.warning("a listener of channel %s failed with %s", self.name, type(error).__name__)
         for subscription in tuple(self._subscriptions):
             subscription.put(value)
 

@@ -10,7 +10,7 @@ import time
 from contextlib import asynccontextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 from weakref import WeakSet
 
 import trio
@@ -74,6 +74,7 @@ class SessionCore:
         self._has_run = False
         self._resolved = trio.Event()
         self._closing = trio.Lock()
+        self._persisting = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self._link: Link | None = None
         #: What the latest requests wrote, latest last, and how many steps of all of them came from a cache.
@@ -277,12 +278,16 @@ class SessionCore:
 
     # -- events --------------------------------------------------------------------------------------------------------
 
-    def events(self) -> Subscription[ManagedEvent]:
-        """Return an iterator of all that happens from now on, until the session's end.
+    def events(self, *, until: Literal["run", "session"] = "run") -> Subscription[ManagedEvent]:
+        """Return an iterator of all that happens from now on, for any number of consumers.
 
         A slow one misses events, and is told how many by one of kind ``missed``.
+
+        Args:
+            until: what ends it: the end of the present run, or of the next one where there is none, with its
+                ``run_ended`` as the last event; or only the ``session``'s, which ends it in any case.
         """
-        return self.feed.subscribe()
+        return self.feed.subscribe(until=until)
 
     def on(self, kind: str, listener: Callable[[ManagedEvent], None]) -> Callable[[], None]:
         """Call ``listener`` with each event of a kind, ``*`` for all; it must not wait.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mobysession.errors import UsageError
 from mobysession.session.managed.subscription import Subscription
@@ -56,6 +56,8 @@ class Feed:
         self.run = 0
         self._listeners: dict[str, list[Callable[[ManagedEvent], None]]] = {}
         self._subscriptions: list[Subscription[ManagedEvent]] = []
+        #: Those of them that end with the present run, or else with the next one.
+        self._of_the_run: list[Subscription[ManagedEvent]] = []
         self._ended = False
 
     @property
@@ -91,19 +93,32 @@ class Feed:
 
         return leave
 
-    def subscribe(self) -> Subscription[ManagedEvent]:
-        """Return an iterator of the events from now on, until the end of the session."""
+    def subscribe(self, *, until: Literal["run", "session"] = "session") -> Subscription[ManagedEvent]:
+        """Return an iterator of the events from now on, until the end of the present or next run, or of the session."""
         subscription = Subscription(self._missed, on_close=self._leave)
         if self._ended:
             subscription.end()
         else:
             self._subscriptions.append(subscription)
+            if until == "run":
+                self._of_the_run.append(subscription)
         return subscription
+
+    def end_run(self, failure: BaseException | None) -> None:
+        """Publish that the run has ended; with that, iterators until its end do."""
+        # Whoever subscribes when it hears of this means the next run.
+        ending, self._of_the_run = self._of_the_run, []
+        self.sequence += 1
+        if self.heard:
+            event = self._make("run_ended", failure)
+            self._deliver(event)
+            for subscription in ending:
+                subscription.finish(event)
 
     def end(self) -> None:
         """End every iterator: the session is over."""
         self._ended = True
-        subscriptions, self._subscriptions = self._subscriptions, []
+        subscriptions, self._subscriptions, self._of_the_run = self._subscriptions, [], []
         for subscription in subscriptions:
             subscription.end()
         self._listeners.clear()
@@ -117,6 +132,8 @@ class Feed:
     def _leave(self, subscription: Subscription[ManagedEvent]) -> None:
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
+        if subscription in self._of_the_run:
+            self._of_the_run.remove(subscription)
 
     def _deliver(self, event: ManagedEvent) -> None:
         if self._listeners:

@@ -98,15 +98,12 @@ class RunHandle:
         if self._events is not None:
             return self._events
         nothing = self._open()
-        nothing.end()
+        nothing.detach()
         return nothing
 
     def settle(self, failure: BaseException | None) -> None:
         """End the run."""
         self.failure = failure
-        if self._events is not None:
-            # What waits is kept for who comes later.
-            self._events.detach()
         self._settled.set()
 
     def _refuse_waiting_for_itself(self) -> None:

@@ -30,7 +30,7 @@ from mobysession.session.managed.registry import Registry, RegistryEvent
 from mobysession.session.managed.session import ManagedSession
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
     from types import TracebackType
 
     from mobysession.rpc.registrar import Attachable
@@ -236,7 +236,8 @@ class SessionManager:
     async def _live(self, origin: Origin, *, wait_ready: bool) -> AsyncIterator[ManagedSession]:
         observe()
         session = ManagedSession(origin)
-        _refuse_alive(session.id)
+        if origin.session_id is not None:
+            _refuse_alive(session.id)
         _alive[session.id] = session
         memory = self._memory
         try:
@@ -268,9 +269,14 @@ class SessionManager:
 
 
 def _refuse_alive(session_id: str) -> None:
-    living = _alive.get(session_id)
-    if living is not None and not living.is_terminal:
+    if any(living.id == session_id and not living.is_terminal for living in _with_children(_alive.values())):
         raise SessionAlive(f"session {session_id} lives in this process", session_id=session_id, pid=os.getpid())
+
+
+def _with_children(sessions: Iterable[ManagedSession]) -> Iterator[ManagedSession]:
+    for session in sessions:
+        yield session
+        yield from _with_children(session.children)
 
 
 async def _make_dialer(config: SessionConfig) -> tuple[Dialer, str]:

@@ -106,7 +106,7 @@ class _Peer:
         return self._session.inspect().to_json()
 
     async def events(self) -> AsyncGenerator[Mapping[str, object], None]:
-        async with aclosing(self._session.events()) as events:
+        async with aclosing(self._session.events(until="session")) as events:
             async for event in events:
                 yield json_value({"id": event.id, **event._asdict()})
 

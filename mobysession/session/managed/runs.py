@@ -21,7 +21,9 @@ from mobysession.session.managed.handle import RunHandle, inside
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from mobysession.session.managed.feed import ManagedEvent
     from mobysession.session.managed.session import ManagedSession
+    from mobysession.session.managed.subscription import Subscription
 
 __all__ = ["Request", "Runs", "SchedulerState"]
 
@@ -104,11 +106,11 @@ class Runs:
             self.current.options.update(options)
             return self.current
         if not self._queue:
-            return RunHandle(self._session, self.number, self._session.feed.subscribe, settled=True)
+            return RunHandle(self._session, self.number, self._subscribe, settled=True)
         self.refuse_aborted()
         self.number += 1
         self._session.feed.run = self.number
-        run = self.current = RunHandle(self._session, self.number, self._session.feed.subscribe, settled=False)
+        run = self.current = RunHandle(self._session, self.number, self._subscribe, settled=False)
         run.options.update({**self._session.options, **options})
         self._session.nursery.start_soon(self._work_off, run)
         return run
@@ -147,6 +149,9 @@ class Runs:
                     raise UsageError("a request cannot close the session it runs on", hint="Return, or raise, instead.")
                 session = session.parent
 
+    def _subscribe(self) -> Subscription[ManagedEvent]:
+        return self._session.feed.subscribe(until="run")
+
     async def _work_off(self, run: RunHandle) -> None:
         inside.set(inside.get() | {run})
         with ambient(self._session):
@@ -164,7 +169,7 @@ class Runs:
             # Before anybody hears of it, so that whoever does may begin the next one.
             self.current = None
             self._session.run_over(run)
-            feed.publish("run_ended", failure)
+            feed.end_run(failure)
             run.settle(failure)
             self._changed(self.state)
             self._session.run_settled()
@@ -185,9 +190,11 @@ class Runs:
 
     async def _take_one(self, run: RunHandle) -> None:
         request = self._queue.popleft()
-        self._done += 1
         self._tell("started", request)
-        result = await self._session.carry_out(request, run)
+        try:
+            result = await self._session.carry_out(request, run)
+        finally:
+            self._done += 1
         run.results.append(result)
         self._session.request_done(result)
 

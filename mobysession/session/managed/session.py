@@ -303,7 +303,7 @@ class ManagedSession(HostingSession):
         )
 
     def on_persist(self, callback: Callable[[SessionSnapshot], Awaitable[None] | None]) -> None:
-        """Call ``callback`` with a snapshot after each run; an async one is awaited before the session closes."""
+        """Call ``callback`` with a snapshot after each run, in order; an async one is awaited before the close."""
         self._persist = (*self._persist, callback)
 
     def run_settled(self) -> None:
@@ -313,15 +313,22 @@ class ManagedSession(HostingSession):
         super().run_settled()
 
     async def _persist_now(self, snapshot: SessionSnapshot) -> None:
-        for callback in self._persist:
-            try:
-                # What was done is kept, also when the block is being left.
-                with trio.CancelScope(shield=True), trio.move_on_after(limits.PERSIST_TIMEOUT):
-                    done = callback(snapshot)
-                    if isinstance(done, Awaitable):
-                        await done
-            except Exception as error:  # of any kind: the function is not ours
-                _log.warning("session %s could not be kept: %s", self.id, type(error).__name__)
+        # What was done is kept, also when the block is being left; one run after the other, so that the latest is last.
+        with trio.CancelScope(shield=True):
+            async with self._persisting:
+                for callback in self._persist:
+                    await self._persist_with(callback, snapshot)
+
+    async def _persist_with(
+        self, callback: Callable[[SessionSnapshot], Awaitable[None] | None], snapshot: SessionSnapshot
+    ) -> None:
+        try:
+            with trio.move_on_after(limits.PERSIST_TIMEOUT):
+                done = callback(snapshot)
+                if isinstance(done, Awaitable):
+                    await done
+        except Exception as error:  # of any kind: the function is not ours
+            _log.warning("session %s could not be kept: %s", self.id, type(error).__name__)
 
     # -- recording -----------------------------------------------------------------------------------------------------
 

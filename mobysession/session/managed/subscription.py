@@ -62,6 +62,15 @@ class Subscription(Generic[Item]):
             self._tell_missed()
         self._waiting.unpark_all()
 
+    def finish(self, last: Item) -> None:
+        """Let the iterator end with ``last``, the item that was put last, also where it was missed."""
+        if self._count_missed:
+            self._count_missed -= 1
+            if self._count_missed:
+                self._tell_missed()
+            self._items.append(last)
+        self.detach()
+
     def close(self) -> None:
         """Stop listening; what waits is dropped."""
         self.end()

@@ -7,6 +7,7 @@ import logging
 import pytest
 import trio
 
+from mobysession import limits
 from mobysession.errors import UsageError
 from mobysession.session.managed import QueueChanged
 from mobysession.session.managed.channels import Channel, Missed
@@ -27,7 +28,7 @@ async def test_an_event_of_ones_own_goes_to_everybody(managed):
         named: list[object] = []
         session.on("mine", called.append)
         leave = session.on("*", named.append)
-        subscribed = session.events()
+        subscribed = session.events(until="session")
         pushed = []
 
         async def push(session):
@@ -108,6 +109,43 @@ async def test_a_subscription_tells_where_the_gap_is():
     assert [item async for item in subscription] == ["f", "g", "-1"]
 
 
+async def test_the_last_item_is_not_missed():
+    """Who finishes with an item has it at the end, behind the number of those that are missing."""
+    for count, expected in ((1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (5, [1, 2, -2, 5])):
+        subscription = Subscription(lambda number: -number, capacity=2)
+        for item in range(1, count + 1):
+            subscription.put(item)
+        subscription.finish(count)
+        assert [item async for item in subscription] == expected
+
+
+async def test_events_end_with_the_run(managed):
+    """Asked for before the run, during it or before the next one: its end is the last, also where some are missed."""
+    async with managed() as (manager, _), manager.create([]) as session:
+        before, closed, whole = session.events(), session.events(), session.events(until="session")
+        await closed.aclose()
+        during = []
+
+        async def busy(session):
+            during.append(session.events())
+            for _ in range(2 * limits.EVENTS_BEHIND):
+                session.push_event("busy")
+
+        handle = await session.send(busy)
+        await handle.wait()
+        again = session.events()
+        for events in (before, *during, handle):
+            (*_, missed, last) = [event async for event in events]
+            assert (missed.kind, last.kind, last.run) == ("missed", "run_ended", 1)
+        await (await session.send(nothing)).wait()
+        runs = [event.run async for event in again if event.kind == "run_ended"]
+        assert (runs, session.feed._of_the_run) == ([2], [])
+        unused = session.events()
+        await session.close()
+        assert [event.data async for event in unused][-1] == "closed"
+        assert [event.kind async for event in whole][-1] == "missed"
+
+
 async def test_a_subscription_waits_and_loses_nothing_when_cancelled(autojump_clock):
     """A cancelled wait takes nothing; closing wakes whoever waits."""
     subscription = Subscription(str)
@@ -145,6 +183,23 @@ async def test_a_channel_is_for_everybody_who_listens(managed):
     for value in range(3):
         slow.publish(value)
     assert [await anext(listener), await anext(listener)] == [0, Missed(2)]
+
+
+async def test_a_listener_of_a_channel_that_fails_harms_nobody(managed, caplog):
+    """Neither the run whose queue it listens to, nor the others; the log has what kind of failure it was."""
+
+    def broken(value):
+        raise ValueError("a secret")
+
+    async with managed() as (manager, _), manager.create([]) as session:
+        got: list[object] = []
+        session.channel("messages").on(broken)
+        session.channel("messages").on(got.append)
+        with caplog.at_level(logging.WARNING, "mobysession.session"):
+            await (await session.send(nothing)).result()
+        assert len(got) == 2
+    assert "ValueError" in caplog.text
+    assert "a secret" not in caplog.text
 
 
 async def test_the_queue_is_told_on_messages(managed):

@@ -133,7 +133,7 @@ async def test_a_lost_session_ends_its_run_and_not_its_block(managed):
     async with managed() as (manager, daemon):
         async with manager.create([]) as session:
             handle = await session.send(endless)
-            events = session.events()
+            events = session.events(until="session")
             await daemon.wait_session(session.id)
             daemon.kill()
             with pytest.raises(SessionLost):
@@ -271,6 +271,21 @@ async def test_what_lives_is_not_resumed(managed, autojump_clock):
             with pytest.raises(SessionAlive):
                 async with manager.resume(session.id, []):
                     pytest.fail("resumed")
+
+
+async def test_a_child_that_lives_is_not_resumed(managed):
+    """Of any generation, though no registry has it, and by no manager."""
+
+    async def resume(session):
+        async with SessionManager(session.origin.config).resume(session.snapshot(), []):
+            pytest.fail("resumed")
+
+    async def spawn(session):
+        return await (await session.spawn(resume)).result()
+
+    async with managed() as (manager, _), manager.create([]) as session:
+        with pytest.raises(SessionAlive, match="lives in this process"):
+            await (await session.spawn(spawn)).result()
 
 
 async def test_the_default_is_one_for_the_process(monkeypatch):

@@ -328,6 +328,22 @@ async def test_snapshots_are_kept_after_each_run(managed):
         assert kept == [1, {"pull": True}, 2, {"pull": True}]
 
 
+async def test_a_slow_snapshot_is_not_overtaken(managed, autojump_clock):
+    """The snapshot of the latest run is the last one that is kept, also where keeping an earlier one took longer."""
+    kept = []
+
+    async def slower_at_first(snapshot):
+        await trio.sleep(3 - snapshot.runs)
+        kept.append(snapshot.runs)
+
+    async with managed() as (manager, _):
+        async with manager.create([]) as session:
+            session.on_persist(slower_at_first)
+            for _ in range(2):
+                await (await session.send(nothing)).result()
+        assert kept == [1, 2]
+
+
 async def test_hosting_is_for_a_block(managed, autojump_clock):
     """More services are served inside of it and no others after it; a request may do it for itself."""
 

@@ -57,7 +57,7 @@ async def test_during_a_run_everybody_gets_its_handle(managed):
         assert await session.send(answering("second")) is first
         assert await session.run() is first
         await first.queue(answering("third"))
-        assert session.scheduler_state.pending == ("run",)
+        assert (session.scheduler_state.pending, session.scheduler_state.done) == (("run",), 0)
         gate.opened.set()
         assert await first.result() == "third"
         assert first.results == ["first", "second", "third"]
