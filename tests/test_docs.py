@@ -168,6 +168,7 @@ ON_FAKE = {
     "sessions:inbox": Fake(),
     "sessions:resume": Fake(),
     "sessions:inspect": Fake(),
+    "sessions:cli": Fake(),
     "testing:fixtures": Fake(as_test=True),
     "testing:caller": Fake(),
     "testing:script": Fake(as_test=True),

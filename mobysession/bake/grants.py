@@ -36,11 +36,11 @@ def refuse_ungranted(targets: Mapping[str, Target], allow: Sequence[str], sets: 
         UsageError: there is such a target, and its hint says what to allow; or ``allow`` makes no sense.
     """
     granted = _parsed(allow)
-    by_caller = [text.partition("=")[2] for text in sets]
+    by_caller = {named for text in sets for named in _named(text.partition("=")[2])}
     missing: dict[str, str] = {}
     for name, target in targets.items():
         for needed, path in _needs(target):
-            if any(path and path in value for value in by_caller):
+            if path and path in by_caller:
                 continue
             if not _is_granted(needed, path, granted):
                 missing.setdefault(f"{needed}={path}" if path else needed, name)
@@ -48,6 +48,14 @@ def refuse_ungranted(targets: Mapping[str, Target], allow: Sequence[str], sets: 
         needed = ", ".join(f"{what} (target {name})" for what, name in missing.items())
         hint = "If you trust the definition: " + " ".join(f"--allow={what}" for what in missing)
         raise UsageError(f"the definition needs what was not allowed: {needed}", hint=hint)
+
+
+def _named(value: str) -> Iterator[str]:
+    """Yield what a value of ``--set`` may name as a path: itself and its fields, whole, as a part proves no leave."""
+    for field in (value, *value.split(",")):
+        for text in (field, field.partition("=")[2]):
+            yield text
+            yield text.removeprefix("cwd://").removeprefix("oci-layout://").partition("@")[0]
 
 
 def _parsed(allow: Sequence[str]) -> list[tuple[str, str]]:

@@ -8,19 +8,22 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mobysession.cli.app import run_async
+from mobysession.cli.build import shown
 from mobysession.cli.parser import add_attach, offer
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from mobysession.bake.definition import Definition, Selection
+    from mobysession.build.calls import CallAnswer
     from mobysession.cli.app import Target
     from mobysession.cli.parser import Parser
 
-__all__ = ["SYNOPSIS", "add_options", "run"]
+__all__ = ["SYNOPSIS", "add_options", "print_answer", "run"]
 
 SYNOPSIS = " [TARGET]..."
-_VIEWS = ("auto", "plain", "tty", "quiet", "rawjson")
+_VIEWS = ("auto", "plain", "tty", "quiet", "none", "rawjson")
 _LISTS = ("targets", "variables")
 
 
@@ -43,6 +46,9 @@ def add_options(parser: Parser) -> None:
     add("--sbom", metavar="BOOL|KEY=VALUE", help="As --set *.attest=type=sbom.")
     leave = "Leave for what the files want: network.host, security.insecure, ssh, fs.read=PATH, fs.write=PATH, ..."
     add("--allow", **several, metavar="ENTITLEMENT", help=leave)
+    call = "Ask for something else than a build, as --set *.call=NAME: check, outline, targets."
+    offer(add("--call", metavar="NAME[,format=json]", help=call), "build", "check", "outline", "targets")
+    add("--check", dest="call", action="store_const", const="check", help="As --call check.")
     add("--metadata-file", metavar="FILE", help="Write the engine's responses to it by target, as JSON.")
     progress = f"{', '.join(_VIEWS[:-1])} or {_VIEWS[-1]} [env: BUILDKIT_PROGRESS; default: auto]"
     offer(add("--progress", metavar="KIND", help=progress), *_VIEWS)
@@ -85,6 +91,8 @@ def _shorthands(options: argparse.Namespace) -> list[str]:
     """Return the overrides that the other options are short for."""
     flags = (("push", options.push), ("load", options.load), ("no-cache", options.no_cache), ("pull", options.pull))
     sets = [f"*.{key}=true" for key, given in flags if given]
+    if options.call:
+        sets.append(f"*.call={options.call}")
     for kind in ("sbom", "provenance"):
         if given := getattr(options, kind):
             from mobysession.build.fields import parse_bool
@@ -101,7 +109,7 @@ async def _bake(selection: Selection, target: Target, options: argparse.Namespac
     return await bake_selection(
         selection,
         endpoint=target.endpoint(options.attach),
-        progress=view,
+        progress=shown(view),
         metadata_file=options.metadata_file,
         attach=options.attach,
     )
@@ -112,14 +120,27 @@ def _print_results(selection: Selection, results: Any, view: str) -> int:
     status = 0
     for name, result in results.items():
         if result.answer is not None:
-            print(f"{name}\n")
-            print(result.answer.render("", dockerfile=selection.targets[name]["dockerfile"]), flush=True)
-            status = status or result.answer.status
+            status = print_answer(name, result.answer, selection.targets[name]) or status
         elif view == "quiet" and result.image_id:
             print(result.image_id, flush=True)
-        elif result.image_id and not result.tags and view != "rawjson" and name not in selection.linked:
+        elif result.image_id and not result.tags and view not in ("none", "rawjson") and name not in selection.linked:
             print(f"{name}: {result.image_id}", file=sys.stderr)
     return status
+
+
+def print_answer(name: str, answer: CallAnswer, target: Mapping[str, Any]) -> int:
+    """Print what the engine answered for one target: JSON as it is, text below the target's name."""
+    from mobysession.build.calls import Call
+
+    call = Call.parse(target["call"])
+    form, dockerfile = call.format if call is not None else "text", target["dockerfile"]
+    if form != "json":
+        print(f"{name}\n")
+    print(answer.render(form, dockerfile=dockerfile), end="" if form == "json" else "\n", flush=True)
+    if answer.error:
+        print(f"ERROR: {name}: {answer.render_error(dockerfile=dockerfile)}", end="", file=sys.stderr)
+        return 1
+    return 0 if call is not None and call.ignore_status else answer.status
 
 
 def _list(definition: Definition, what: str) -> int:

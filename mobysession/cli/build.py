@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from mobysession.services.ssh_agents import SshSource
     from mobysession.session.access import Access
 
-__all__ = ["SYNOPSIS", "add_options", "run"]
+__all__ = ["SYNOPSIS", "add_options", "run", "shown"]
 
 
 SYNOPSIS = " PATH|URL|-"
 _ATTESTS = ("type=provenance", "type=sbom")
-_VIEWS = ("auto", "plain", "tty", "quiet", "rawjson")
+_VIEWS = ("auto", "plain", "tty", "quiet", "none", "rawjson")
 _OUTPUTS = tuple(f"type={kind}" for kind in ("local", "tar", "oci", "docker", "image", "registry", "cacheonly"))
 
 
@@ -115,7 +115,7 @@ def run(target: Target, options: argparse.Namespace) -> int:
         no_cache_filter=_listed(options.no_cache_filter),
         pull=options.pull,
         platforms=_listed(options.platforms),
-        add_hosts=options.add_hosts,
+        add_hosts=_listed(options.add_hosts),
         network=options.network,
         shm_size=options.shm_size,
         ulimits=options.ulimits,
@@ -158,19 +158,24 @@ def run(target: Target, options: argparse.Namespace) -> int:
         return 0
     if view == "quiet":
         print(result.image_id, flush=True)
-    elif not options.tags and view != "rawjson":
+    elif not options.tags and view not in ("none", "rawjson"):
         print(f"image: {result.image_id}", file=sys.stderr)
     return 0
 
 
 async def _build(build_with: Any, options: Any, target: Target, view: str) -> Any:
     async with target.around_build():
-        return await build_with(options, endpoint=target.endpoint(options.attach), progress=view)
+        return await build_with(options, endpoint=target.endpoint(options.attach), progress=shown(view))
 
 
 async def _build_on_nodes(builder: Builder, options: BuildOptions, target: Target, view: str) -> Any:
     async with target.around_build():
-        return await builder.build_with(options, progress=view)
+        return await builder.build_with(options, progress=shown(view))
+
+
+def shown(view: str) -> str | None:
+    """Return the progress that a build is asked to show."""
+    return None if view == "none" else view
 
 
 def _print_answer(answer: CallAnswer, call: Call, dockerfile: str) -> int:

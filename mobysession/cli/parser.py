@@ -84,6 +84,11 @@ class Parser(argparse.ArgumentParser):
             word = words.pop(0)
             if word == "--" or (self._subparsers is not None and not word.startswith("-")):
                 return [*joined, word, *words]
+            name, given, value = word.partition("=")
+            if given and isinstance(switch := self._option_string_actions.get(name), argparse._StoreConstAction):
+                joined = [one for one in joined if one not in switch.option_strings]
+                joined += [name] if self._is_true(switch, value) else []
+                continue
             action = self._option_string_actions.get(word)
             if action is not None and action.nargs is None and words and words[0].startswith("-"):
                 word += ("=" if word.startswith("--") else "") + words.pop(0)
@@ -92,6 +97,14 @@ class Parser(argparse.ArgumentParser):
                 word = words.pop(0)
             joined.append(word)
         return joined
+
+    def _is_true(self, switch: argparse.Action, value: str) -> bool:
+        """Read the value of a switch, as ``--pull=false``: docker's CLI takes one, and scripts fill it in."""
+        from mobysession.build.fields import parse_bool
+
+        if (given := parse_bool(value)) is None:
+            self.error(f"argument {'/'.join(switch.option_strings)}: {value!r} is neither true nor false")
+        return given
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         """Print the help; OSError where that is impossible, which argparse would keep to itself."""

@@ -45,6 +45,19 @@ def test_the_environment_names_files(folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("BUILDX_BAKE_FILE", "x.json:y.json")
     assert read_definition().names == ["x", "y"]
     assert read_definition(["y.json"]).names == ["y"]
+    monkeypatch.setenv("BUILDX_BAKE_FILE", "y.json,x.json")
+    monkeypatch.setenv("BUILDX_BAKE_PATH_SEPARATOR", ",")
+    assert read_definition().names == ["y", "x"]
+
+
+def test_the_environment_may_be_shut_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables keep their defaults then, unless the caller gives them."""
+    (folder / "x.json").write_text('{"variable": {"V": {"default": "d"}}, "target": {"t": {"tags": ["${V}"]}}}')
+    monkeypatch.setenv("V", "e")
+    assert read_definition(["x.json"]).select(["t"]).targets["t"]["tags"] == ["e"]
+    monkeypatch.setenv("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP", "1")
+    assert read_definition(["x.json"]).select(["t"]).targets["t"]["tags"] == ["d"]
+    assert read_definition(["x.json"], variables={"V": "c"}).select(["t"]).targets["t"]["tags"] == ["c"]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +198,31 @@ def test_leave_is_needed(target: dict[str, Any], needed: str) -> None:
     if needed.startswith("fs"):
         refuse_ungranted(targets, ["fs=*"], [])
         refuse_ungranted(targets, [], [f"t.x={needed.partition('=')[2]}"])
+
+
+@pytest.mark.parametrize("value", ["reg.example.com/app:1", "/etc/passwd", "type=local,dest=/etc2", "a/etc"])
+def test_a_part_of_what_the_caller_named_is_no_leave(value: str) -> None:
+    """A path that the caller gave is allowed as a whole only: ``/`` is in most values."""
+    for path in ("/", "/etc"):
+        with pytest.raises(UsageError, match="what was not allowed"):
+            refuse_ungranted({"t": {"context": path, "dockerfile": "D"}}, [], [f"t.tags={value}"])
+
+
+@pytest.mark.parametrize(
+    "value", ["/o", "type=local,dest=/o", "type=tar,dest=/o,x=y", "id=s,src=/o", "oci-layout:///o@x", "cwd:///o"]
+)
+def test_what_the_caller_named_is_allowed(value: str) -> None:
+    """In every form in which an option has a path."""
+    target = {"context": ".", "dockerfile": "D", "output": [{"type": "local", "dest": "/o"}]}
+    refuse_ungranted({"t": target}, [], [f"t.output={value}"])
+
+
+def test_the_environment_lifts_the_bound_of_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of paths only."""
+    monkeypatch.setenv("BUILDX_BAKE_ENTITLEMENTS_FS", "false")
+    refuse_ungranted({"t": {"context": "/etc", "dockerfile": "D"}}, [], [])
+    with pytest.raises(UsageError, match="ssh"):
+        refuse_ungranted({"t": {"context": ".", "dockerfile": "D", "ssh": [{"id": "default"}]}}, [], [])
 
 
 def test_no_leave_is_needed_below_the_working_directory(folder: Path) -> None:

@@ -50,6 +50,7 @@ def test_the_version_is_told_by_either_way(cli: Cli) -> None:
         (["build"], "mobysession build [OPTIONS] PATH", "Error: the following arguments are required: PATH\n"),
         (["build", "a", "b"], "mobysession build [OPTIONS] PATH", "Error: unexpected argument 'b'\n"),
         (["build", ".", "--iidfil=1"], "mobysession build [OPTIONS] PATH", "'--iidfil' (did you mean --iidfile?)"),
+        (["build", "--push=on", "."], "mobysession build [OPTIONS] PATH", "--push: 'on' is neither true nor false\n"),
         (["build", "-t"], "mobysession build [OPTIONS] PATH", "Error: argument -t/--tag: expected one argument\n"),
         (["build", "--verbose", "."], "mobysession build [OPTIONS] PATH", "Error: no such option '--verbose'\n"),
         (["probe", "--hold", "-1"], "mobysession probe [OPTIONS]", "'-1' is no number of seconds\n"),

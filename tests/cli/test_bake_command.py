@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mobysession.build.calls import CallAnswer
+from mobysession.cli.bake import print_answer
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -72,6 +75,30 @@ def test_print_shows_what_would_be_built(cli: Cli) -> None:
     assert (shown["target"]["a"]["no-cache"], shown["target"]["a"]["pull"]) == (True, True)
     attests = [{"disabled": True, "type": "sbom"}, {"mode": "max", "type": "provenance"}]
     assert shown["target"]["a"]["attest"] == attests
+    for option in ("--check", "--call=check"):
+        assert json.loads(cli("bake", "--print", option, "a").out)["target"]["a"]["call"] == "check"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "status", "out", "err"),
+    [
+        ("check", "", 1, "a\n\nCheck complete, 1 warning has been found!\n", ""),
+        ("check,ignorestatus=true", "", 0, "a\n\nCheck complete, 1 warning", ""),
+        ("check,format=json", "", 1, '{"warnings": [{}]}\n', ""),
+        ("check", "no such line", 1, "a\n\nCheck complete", "ERROR: a: no such line\n"),
+    ],
+)
+def test_answers_are_printed_by_target(
+    capsys: pytest.CaptureFixture[str], call: str, error: str, status: int, out: str, err: str
+) -> None:
+    """Text below the name, JSON as it is; what ends the command is the status, and a check that came to no end."""
+    data = {"warnings": [{}], "buildError": {"message": error}}
+    answer = CallAnswer(name="check", data=data, json='{"warnings": [{}]}', status=0 if error else 1, error=error)
+    assert print_answer("a", answer, {"call": call, "dockerfile": "Dockerfile"}) == status
+    printed = capsys.readouterr()
+    assert printed.out.startswith(out)
+    assert printed.err.startswith(err)
+    assert bool(printed.err) == bool(err)
 
 
 def test_list_shows_what_there_is(cli: Cli) -> None:

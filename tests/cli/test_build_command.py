@@ -53,6 +53,21 @@ def test_the_progress_is_taken_from_the_environment(
     assert "hello.txt" in cli("build", "--progress", "plain", context).err
 
 
+def test_a_build_without_progress_says_nothing(cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path) -> None:
+    """Neither steps nor an ID, on neither stream."""
+    assert cli("build", "--progress", "none", context) == (0, "", "")
+
+
+def test_switches_take_values(cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path) -> None:
+    """As docker has it, and of several the last one counts; a value of another option that looks like one is left."""
+    options = ("--pull=true", "--no-cache", "--no-cache=false", "--build-arg", "--pull=false", "-q=1")
+    status, out, err = cli("build", *options, context)
+    assert (status, err) == (0, "")
+    assert out.startswith("sha256:")
+    sent = attributes(fake_docker_host)
+    assert (sent["image-resolve-mode"], sent["build-arg:--pull"], "no-cache" in sent) == ("pull", "false", False)
+
+
 def test_what_a_build_may_do_reaches_the_engine(cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path) -> None:
     """Entitlements, the cgroup, attestations that are left out, and git's attributes, which win over nothing."""
     options = ("--allow", "network.host", "--allow=device=a/b=c", "--cgroup-parent", "/c", "--provenance=false")
@@ -116,7 +131,7 @@ def test_every_option_reaches_the_engine(
         *("--build-arg", "A=1=2", "--build-arg", "FROM_ENV", "--build-arg", "UNSET", "--build-arg", "EMPTY="),
         *("--label", "l=v", "--label", "bare"),
         *("--no-cache-filter", "x,y", "--no-cache-filter", "z", "--pull", "--platform", "linux/arm64"),
-        *("--add-host", "db:10.0.0.1", "--network", "none", "--shm-size", "64m", "--ulimit", "nofile=1:2"),
+        *("--add-host", "db:10.0.0.1,a=10.0.0.2", "--network", "none", "--shm-size", "64m", "--ulimit", "nofile=1:2"),
         *("-f", context / "Dockerfile", context),
     )
     assert (status, err) == (0, "")
@@ -126,7 +141,7 @@ def test_every_option_reaches_the_engine(
         "platform": "linux/arm64",
         "no-cache": "x,y,z",
         "force-network-mode": "none",
-        "add-hosts": "db=10.0.0.1",
+        "add-hosts": "db=10.0.0.1,a=10.0.0.2",
         "shm-size": "67108864",
         "ulimit": "nofile=1:2",
         "build-arg:A": "1=2",
@@ -323,7 +338,7 @@ def test_nothing_is_given_where_nobody_can_be_asked(fake_docker_host: BlockingFa
         check=False,
     )
     assert ran.returncode == 1
-    assert "secret token is refused by the client: the approval failed with OSError" in ran.stderr
+    assert "secret token is refused by the client: there is no terminal to ask on: /dev/tty" in ran.stderr
     assert SECRET not in ran.stdout + ran.stderr
 
 

@@ -144,7 +144,8 @@ async def test_an_answer_that_does_not_come_is_waited_for_in_bounds(autojump_clo
     recording = await recorded(saying(b"yes"), ask)
     before = trio.current_time()
     (only,) = outcomes(await played(recording, Answering(deaf), patience=100))
-    assert 100 <= trio.current_time() - before < 200
+    # No bound above: this clock jumps while threads work, too.
+    assert trio.current_time() - before >= 100
     assert only == ("different", "DEADLINE_EXCEEDED instead of OK: the answer does not end")
 
 
