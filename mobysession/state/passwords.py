@@ -177,7 +177,12 @@ class HelperPasswords:
     async def _ask(self, verb: str, question: str) -> tuple[int, bytes]:
         output = bytearray()
         run = functools.partial(
-            trio.run_process, stdin=question.encode(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+            trio.run_process,
+            stdin=question.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            deliver_cancel=_kill,
         )
         async with open_nursery() as nursery:
             process: trio.Process = await nursery.start(run, [self.name, verb])
@@ -194,6 +199,11 @@ class HelperPasswords:
         return CredentialError(
             f"{self.name} {reason}", hint="Mend it, or take it out of config.json; what it prints is not shown."
         )
+
+
+async def _kill(process: trio.Process) -> None:
+    # At once: it has had its time, and holds nothing that it would have to put away.
+    process.kill()
 
 
 def _url(address: str) -> str:
