@@ -154,6 +154,7 @@ ON_FAKE = {
     "services:policy": Fake(),
     "services:access": Fake(),
     "sessions:raw": Fake(),
+    "sessions:dial": Fake(),
     "sessions:manager": Fake(),
     "sessions:config": Fake(),
     "sessions:runs": Fake(),
