@@ -153,7 +153,9 @@ def test_a_second_build_sends_no_contents(engine: Engine, tmp_path: Path, driver
     assert sent == [300_000 + len(driver) + len(dockerfile), 0]
     assert _uncached(first) == 2
     assert _uncached(second) == 0
-    assert first.image_id == second.image_id
+    if not engine.containerd_image_store or driver == "classic":
+        # Elsewhere an image has a provenance beside it, in which stands when it was built.
+        assert first.image_id == second.image_id
 
 
 def _context_bytes(result: BuildResult) -> int:
