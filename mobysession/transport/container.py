@@ -21,7 +21,7 @@ from urllib.parse import quote
 import trio
 
 from mobysession import limits
-from mobysession.errors import ConnectError, EndpointError, MobysessionError, RemoteProtocolError
+from mobysession.errors import ConnectError, EndpointError, MobysessionError, RemoteProtocolError, UpgradeRefused
 from mobysession.jsontext import parse_json
 from mobysession.protocol.http1 import one_line
 from mobysession.protocol.stdcopy import STDOUT, SYSTEM, StdcopyDecoder
@@ -112,9 +112,24 @@ async def open_exec(engine: Endpoint, container: str, argv: Sequence[str], *, na
         raise ConnectError(f"{name}: the engine accepted a program for the container and gave no ID for it")
     body = json.dumps({"Detach": False, "Tty": False}).encode()
     target = f"/exec/{quote(exec_id, safe='')}/start"
-    stream = await hijack(engine, target, [_JSON], protocol="tcp", body=body)
+    try:
+        stream = await hijack(engine, target, [_JSON], protocol="tcp", body=body)
+    except UpgradeRefused as error:
+        if error.status != _STOPPED:
+            raise
+        # It ended between the two requests.
+        raise _unavailable(name, engine, error.status) from error
     kind = HalfCloseableExecStream if isinstance(stream, trio.abc.HalfCloseableStream) else ExecStream
     return kind(stream, engine, exec_id, name=name, program=argv[0])
+
+
+def _unavailable(name: str, engine: Endpoint, status: int) -> ContainerUnavailable:
+    words = "does not exist" if status == _MISSING else "does not run"
+    return ContainerUnavailable(
+        f"{name}: the container {words}, says {engine}",
+        status=status,
+        hint="Add ?boot=1 to the address to have it made and started, or start it by hand.",
+    )
 
 
 async def _post(engine: Endpoint, path: str, document: object, name: str) -> dict[str, object]:
@@ -123,12 +138,7 @@ async def _post(engine: Endpoint, path: str, document: object, name: str) -> dic
         if response.status >= 400:
             error = await response.error(f"POST {path}")
             if response.status in (_MISSING, _STOPPED):
-                words = "does not exist" if response.status == _MISSING else "does not run"
-                raise ContainerUnavailable(
-                    f"{name}: the container {words}, says {engine}",
-                    status=response.status,
-                    hint="Add ?boot=1 to the address to have it made and started, or start it by hand.",
-                ) from error
+                raise _unavailable(name, engine, response.status) from error
             raise ConnectError(f"{name}: {error.message}") from error
         answer = parse_json(await response.read(limits.MAX_REFUSAL_BODY, timeout=limits.HANDSHAKE_TIMEOUT))
     return answer if isinstance(answer, dict) else {}
