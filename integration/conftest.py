@@ -6,7 +6,7 @@ With ``MOBYSESSION_REQUIRE_ENGINES`` set, what is missing fails the tests that a
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ENGINES = pytest.StashKey[Engines]()
+_USED = pytest.StashKey[set[str]]()
 
 
 def _give_up(reason: str) -> NoReturn:
@@ -113,12 +114,29 @@ def pytest_report_header() -> list[str]:
     return [f"engine {spec.describe()}" for spec in engine_specs()]
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell which engines were used; one of several processes tells the one that reports."""
+    pool = session.config.stash.get(_ENGINES, None)
+    lines = {_described(engine) for engine in pool.used.values()} if pool else set()
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["engines"] = sorted(lines)
+    else:
+        session.config.stash.setdefault(_USED, set()).update(lines)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what another process tells at its end; one that crashed tells nothing."""
+    node.config.stash.setdefault(_USED, set()).update(getattr(node, "workeroutput", {}).get("engines", ()))
+
+
+def _described(engine: Engine) -> str:
+    store = "containerd" if engine.containerd_image_store else "graph driver"
+    return f"{engine.id}: {engine.version}, API {engine.api_version}, images in {store}"
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which engines were used."""
-    pool = config.stash.get(_ENGINES, None)
     terminalreporter.section("engines used")
-    for engine in pool.used.values() if pool else ():
-        store = "containerd" if engine.containerd_image_store else "graph driver"
-        terminalreporter.line(f"{engine.id}: {engine.version}, API {engine.api_version}, images in {store}")
-    if not pool or not pool.used:
-        terminalreporter.line("none")
+    for line in sorted(config.stash.get(_USED, ())) or ["none"]:
+        terminalreporter.line(line)

@@ -126,7 +126,11 @@ def _build(
 
 
 def _same(reason: str) -> str:
-    """Return an engine's reason without what is different at each build, our hint, and gRPC's own words."""
+    """Return an engine's reason without what is different at each build, our hint, and gRPC's own words.
+
+    buildx opens with "failed to run Build function" when its own half of a build ends before the engine's.
+    """
+    reason = re.sub(r"^failed to run Build function: ", "", reason)
     reason = re.sub(r"rpc error: code = \w+ desc = |^failed to solve: (?=(?:rpc error|failed to solve))", "", reason)
     reason = re.sub(r"^failed to solve: (?=failed to solve)", "", reason)
     reason = re.sub(r"\nhint: .*", "", reason, flags=re.DOTALL)
