@@ -6,9 +6,6 @@ BIN := $(VENV)/bin
 SECONDS ?= 60
 STAMP := $(VENV)/.installed
 SOURCES := mobysession proto tests integration
-# Two processes: tests on engines wait for them half of the time, and each process starts engines of its own. Whoever runs
-# out of tests takes from the other's end, so that mostly one of them has the tests of one engine.
-SIDE_BY_SIDE := --numprocesses 2 --dist worksteal
 # Debian ships Python without what `python -m venv` needs; as root it is installed where it turns out to be missing.
 VENV_PACKAGE = if [ "$$(id -u)" = 0 ]; then echo "installing python3-venv" >&2 && apt-get update -qq && \
 	apt-get install -y -qq python3-venv >/dev/null; else echo "this Python cannot make a venv: install python3-venv" >&2; \
@@ -33,14 +30,15 @@ demo: venv ## build a small real image that proves the callbacks
 test: unit integration ## everything, real engines included where they can run
 
 unit: venv ## the tests that need no engine
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests
+	$(BIN)/python -m pytest tests
 
 fuzz: venv ## damage what peers say at random, for SECONDS=60; what is found is printed and kept
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
+# Two processes, for these tests wait for engines half of the time; each starts engines of its own.
 integration: venv ## the tests on real engines
 	$(BIN)/python -m integration.prepare
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) integration
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal integration
 
 check: venv check-proto ## lint, format, types, layers, stubs, examples
 	$(BIN)/ruff format --check $(SOURCES)
