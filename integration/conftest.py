@@ -6,6 +6,7 @@ With ``MOBYSESSION_REQUIRE_ENGINES`` set, what is missing fails the tests that a
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -107,6 +108,12 @@ def registry_installed() -> None:
     """A test that asks for this may start a ``Registry``."""
     if reason := registry_missing():
         _give_up(reason)
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start: the processes of pytest-xdist ignore it, and what they start inherits that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:
