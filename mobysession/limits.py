@@ -190,8 +190,8 @@ AGENT_LIST_TIMEOUT: Final = 10.0
 MAX_AGENT_CONNECTIONS: Final = 100
 #: Bytes of one message of a forwarded agent connection (moby/buildkit session/sshforward/copy.go).
 AGENT_CHUNK: Final = 32 * KIB
-#: Builds of one call that run at once, unless the caller says otherwise. Ours: each has two connections and a walk, and
-#: engines run four steps a core at most anyway.
+#: Builds of one call, and targets of one bake, that run at once, unless the caller says otherwise. Ours: each has two
+#: connections and a walk, and engines run four steps a core at most anyway.
 BUILDS_AT_ONCE: Final = 16
 #: Seconds until a build whose engine went away is asked for again, doubled with each time up to the second number.
 #: Ours: an engine that is restarted needs some, and one that is gone for longer needs somebody to look at it.
@@ -312,7 +312,8 @@ KEPT_SPANS: Final = 4096
 TRACE_HANDOVER: Final = 3.0
 #: Seconds that an exporter of OpenTelemetry may take at the end of a build. Ours, for the same reason.
 TRACE_FLUSH: Final = 5.0
-#: Endpoints of which a process remembers by which way a session was attached. Ours.
+#: Endpoints of which a process remembers by which way a session was attached; hosts of ssh that have no docker CLI,
+#: and containers that have answered. Ours.
 REMEMBERED_ENDPOINTS: Final = 64
 #: Seconds that a lost session waits to hear whether the build's control connection goes too. Ours: where a daemon dies,
 #: its sockets close within milliseconds of each other.
@@ -420,5 +421,3 @@ MAX_BAKE_VALUES: Final = 1_000_000
 BAKE_REGEX_TIME: Final = 1.0
 #: Depth of calls and of nested values in expressions. Ours: Python's own stack ends at some thousand frames.
 MAX_BAKE_DEPTH: Final = 200
-#: Targets that are built at the same time. Ours: the engine bounds the work itself, each build costs two connections.
-BAKE_PARALLEL: Final = 16

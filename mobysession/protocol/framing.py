@@ -93,7 +93,8 @@ class MessageReader:
 
         Raises:
             RpcError: the status to end the call with: RESOURCE_EXHAUSTED for a message over the limit, INTERNAL for a
-                malformed prefix or compressed body. Messages before such a one are returned first.
+                malformed prefix or compressed body. Messages before such a one are returned first,
+                unless all together inflate to too much.
         """
         if self.failure is not None:
             raise self.failure

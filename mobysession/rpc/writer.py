@@ -106,9 +106,7 @@ class Writer:
             if sent < size:
                 self._rest = unsent(pieces, sent)
             else:
-                self._traffic.sent()
-                if self.waiting_for_room:
-                    self._tell_drained()
+                self._taken()
         self._wanted = False
         if sent < size or core.wants_to_send:
             self.wake()

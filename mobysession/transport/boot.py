@@ -35,11 +35,10 @@ import trio
 
 from mobysession import limits
 from mobysession.errors import ConnectError, EndpointError, MobysessionError
-from mobysession.jsontext import parse_json
 from mobysession.protocol.http1 import one_line
 from mobysession.protocol.stdcopy import StdcopyDecoder
 from mobysession.transport.api import EngineApi
-from mobysession.transport.container import open_exec
+from mobysession.transport.container import JSON, MISSING, open_exec, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,9 +63,7 @@ _CGROUP: Final = "/docker/buildx"  # what buildx puts its containers under, so t
 _RESTART: Final = "unless-stopped"
 _SIZE: Final = re.compile(r"(-?\d+)([bkmg]?)b?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
-_JSON: Final = ("Content-Type", "application/json")
 _CONFLICT: Final = 409
-_MISSING: Final = 404
 #: Containers that have answered, by the engine's address and their ID: they are not asked at every connection.
 _answered: set[tuple[str, str]] = set()
 _log = logging.getLogger("mobysession.transport")
@@ -83,7 +80,7 @@ async def boot_container(engine: Endpoint, address: ContainerAddress, *, name: s
     Cancel: what was made stays.
     """
     boot = _Boot(engine, address, name)
-    if not await boot.is_running():
+    if not await boot.find_or_create():
         await boot.start()
         await boot.wait_ready()
     boot.remember()
@@ -102,10 +99,10 @@ class _Boot:
         #: Of the container, as far as it was looked at.
         self._id = ""
 
-    async def is_running(self) -> bool:
-        """Make the container where there is none; tell whether it runs and answered before."""
+    async def find_or_create(self) -> bool:
+        """Make the container where there is none; tell whether it was there, runs and answers."""
         status, found = await self._inspect()
-        if status == _MISSING:
+        if status == MISSING:
             await self._create()
             return False
         if not _is_running(found):
@@ -120,7 +117,7 @@ class _Boot:
 
     async def _inspect(self) -> tuple[int, dict[str, object]]:
         path = f"/containers/{quote(self._container, safe='')}/json"
-        status, found = await self._ask("GET", path, good=(200, _MISSING))
+        status, found = await self._ask("GET", path, good=(200, MISSING))
         self._id = str(found.get("Id") or "")
         return status, found
 
@@ -147,8 +144,8 @@ class _Boot:
         return (await self._ask("GET", "/info", good=(200,)))[1]
 
     async def _have_image(self, image: str) -> None:
-        status, _ = await self._ask("GET", f"/images/{quote(image, safe='/:@')}/json", good=(200, _MISSING))
-        if status != _MISSING:
+        status, _ = await self._ask("GET", f"/images/{quote(image, safe='/:@')}/json", good=(200, MISSING))
+        if status != MISSING:
             return
         _log.info("%s: pulling %s", self._name, image)
         digest = "@" in image
@@ -160,7 +157,7 @@ class _Boot:
             if response.status >= 400:
                 raise self._not_pulled(image, (await response.error("the pull")).message)
             async for line in response.lines():
-                said = _parse(line)
+                said = parse_object(line)
                 if "error" in said:
                     raise self._not_pulled(image, one_line(str(said["error"])))
 
@@ -187,7 +184,7 @@ class _Boot:
             await trio.sleep(attempt * limits.BOOT_PAUSE)
         raise ConnectError(
             f"{self._name}: the container was started, and no buildkitd answers in it: {reason}",
-            hint=await self._log() or "Look into its log (docker logs), and at the image that it is of.",
+            hint=await self._last_words() or "Look into its log (docker logs), and at the image that it is of.",
         )
 
     async def _answers(self) -> str | None:
@@ -211,7 +208,7 @@ class _Boot:
     async def _runs(self) -> bool:
         return _is_running((await self._inspect())[1])
 
-    async def _log(self) -> str | None:
+    async def _last_words(self) -> str | None:
         """Return the last words of the container."""
         path = f"/containers/{quote(self._container, safe='')}/logs?stdout=1&stderr=1&tail=5"
         try:
@@ -227,13 +224,13 @@ class _Boot:
         self, method: str, path: str, document: object = None, *, good: tuple[int, ...]
     ) -> tuple[int, dict[str, object]]:
         body = None if document is None else json.dumps(document).encode()
-        headers = [] if document is None else [_JSON]
-        patience = limits.HANDSHAKE_TIMEOUT + limits.COMMAND_EXIT_TIMEOUT
-        async with self._api.request(method, path, headers=headers, body=body, patience=patience) as response:
+        headers = [] if document is None else [JSON]
+        async with self._api.request(method, path, headers=headers, body=body) as response:
             if response.status not in good:
                 error = await response.error(f"{method} {path.partition('?')[0]}")
                 raise ConnectError(f"{self._name}: {error.message}") from error
-            return response.status, _parse(await response.read(limits.MAX_MESSAGE, timeout=patience))
+            content = await response.read(limits.MAX_MESSAGE, timeout=limits.HANDSHAKE_TIMEOUT)
+            return response.status, parse_object(content)
 
 
 def host_config(
@@ -289,14 +286,6 @@ def _size(name: str, key: str, text: str) -> int:
     if match is None:
         raise EndpointError(f"{name}: {key} cannot be {text!r}", hint="Write a number of bytes, or 512m, or 2g.")
     return int(match[1]) * _UNITS[match[2].lower()]
-
-
-def _parse(content: bytes) -> dict[str, object]:
-    try:
-        document = parse_json(content) if content.strip() else {}
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 async def _close(stream: ExecStream) -> None:

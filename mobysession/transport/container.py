@@ -36,13 +36,18 @@ if TYPE_CHECKING:
     from mobysession.transport.hijack import HijackedStream
     from mobysession.transport.remote import ContainerAddress
 
-__all__ = ["ContainerUnavailable", "ExecStream", "dial_container", "find_engine", "open_exec"]
+__all__ = [
+    *("JSON", "MISSING", "ContainerUnavailable", "ExecStream", "dial_container", "find_engine", "open_exec"),
+    "parse_object",
+]
 
-_JSON: Final = ("Content-Type", "application/json")
+#: The header line of a body in JSON.
+JSON: Final = ("Content-Type", "application/json")
 _SHOWN: Final = 1000  # bytes of its last words that fit into a message
 #: How an engine begins to say that it could not run the program, on its stdout. No server of HTTP/2 begins so.
 _NEVER_RAN: Final = b"OCI runtime"
-_MISSING: Final = 404
+#: The status for what does not exist.
+MISSING: Final = 404
 _STOPPED: Final = 409
 
 
@@ -113,7 +118,7 @@ async def open_exec(engine: Endpoint, container: str, argv: Sequence[str], *, na
     body = json.dumps({"Detach": False, "Tty": False}).encode()
     target = f"/exec/{quote(exec_id, safe='')}/start"
     try:
-        stream = await hijack(engine, target, [_JSON], protocol="tcp", body=body)
+        stream = await hijack(engine, target, [JSON], protocol="tcp", body=body)
     except UpgradeRefused as error:
         if error.status != _STOPPED:
             raise
@@ -124,7 +129,7 @@ async def open_exec(engine: Endpoint, container: str, argv: Sequence[str], *, na
 
 
 def _unavailable(name: str, engine: Endpoint, status: int) -> ContainerUnavailable:
-    words = "does not exist" if status == _MISSING else "does not run"
+    words = "does not exist" if status == MISSING else "does not run"
     return ContainerUnavailable(
         f"{name}: the container {words}, says {engine}",
         status=status,
@@ -134,14 +139,22 @@ def _unavailable(name: str, engine: Endpoint, status: int) -> ContainerUnavailab
 
 async def _post(engine: Endpoint, path: str, document: object, name: str) -> dict[str, object]:
     body = json.dumps(document).encode()
-    async with EngineApi(engine).request("POST", path, headers=[_JSON], body=body) as response:
+    async with EngineApi(engine).request("POST", path, headers=[JSON], body=body) as response:
         if response.status >= 400:
             error = await response.error(f"POST {path}")
-            if response.status in (_MISSING, _STOPPED):
+            if response.status in (MISSING, _STOPPED):
                 raise _unavailable(name, engine, response.status) from error
             raise ConnectError(f"{name}: {error.message}") from error
-        answer = parse_json(await response.read(limits.MAX_REFUSAL_BODY, timeout=limits.HANDSHAKE_TIMEOUT))
-    return answer if isinstance(answer, dict) else {}
+        return parse_object(await response.read(limits.MAX_REFUSAL_BODY, timeout=limits.HANDSHAKE_TIMEOUT))
+
+
+def parse_object(content: bytes) -> dict[str, object]:
+    """Return a JSON object; an empty one where it is none, for then nothing that is looked for is in it."""
+    try:
+        document = parse_json(content)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 class ExecStream(trio.abc.Stream):
@@ -223,10 +236,11 @@ class ExecStream(trio.abc.Stream):
     async def _check(self) -> None:
         """Raise when the program has failed."""
         status = await self.exit_status()
-        if status == 0 or (status is None and not self._said):
+        whole = self._decoder.is_between_frames
+        if whole and (status == 0 or (status is None and not self._said)):
             return
         failure = CommandLost if self._delivered else CommandNotConnected
-        ended = f"ended with status {status}" if status is not None else "ended"
+        ended = f"ended with status {status}" if status else "ended" if whole else "was cut off"
         words = self.last_words or "it did not say why"
         error = failure(f"{self._name}: {self._program} in the container {ended}: {words}", hint=self._hint())
         error.status, self._failure = status, error

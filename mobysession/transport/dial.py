@@ -19,6 +19,7 @@ import trio
 from mobysession import limits
 from mobysession.errors import ConnectError
 from mobysession.transport.address import SSHAddress, TCPAddress, UnixAddress
+from mobysession.transport.failure import reason_of, system_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,13 +157,9 @@ def _tcp_failure(endpoint: Endpoint, host: str, error: OSError) -> ConnectError:
         return ConnectError(
             f"the host {host!r} of {endpoint} is not known: {error.strerror}", hint=_running_hint(endpoint)
         )
-    cause: BaseException = error.__cause__ or error
-    while isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
-    if isinstance(cause, ConnectionRefusedError):
+    if isinstance(system_error(error), ConnectionRefusedError):
         return ConnectError(f"nobody listens at {endpoint}", hint=_running_hint(endpoint))
-    reason = cause.strerror if isinstance(cause, OSError) else None
-    return ConnectError(f"cannot connect to {endpoint}: {reason or cause}", hint=_running_hint(endpoint))
+    return ConnectError(f"cannot connect to {endpoint}: {reason_of(error)}", hint=_running_hint(endpoint))
 
 
 async def _wrap_tls(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mobysession.transport.endpoint import Endpoint
 
-__all__ = ["name_failures"]
+__all__ = ["name_failures", "reason_of", "system_error"]
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def name_failures(endpoint: Endpoint | None) -> Iterator[None]:
             raise
         name = str(endpoint) if endpoint is not None else "the daemon"
         raise _tls_failure(error, endpoint, name) or ConnectionLost(
-            f"the connection to {name} broke: {_reason(error)}",
+            f"the connection to {name} broke: {reason_of(error)}",
             hint="The daemon, or what stands between here and it, cut it off: the logs there may say why.",
         ) from error
 
@@ -45,11 +45,20 @@ def _tls_failure(error: trio.BrokenResourceError, endpoint: Endpoint | None, nam
     return tls_failure(error, name)
 
 
-def _reason(error: BaseException) -> str:
-    cause = error.__cause__
-    # Each layer of a stream wraps what the one below raised: what the system said is at the bottom.
+def system_error(error: BaseException) -> OSError | None:
+    """Return what the system said, at the bottom of what each layer has wrapped around it; None where it did not."""
+    cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__
-    return str(error) or "no reason given"
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        elif isinstance(cause, OSError) and cause.strerror:
+            return cause
+        else:
+            cause = cause.__cause__
+    return None
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in words why something failed: the system's own, where it had any."""
+    found = system_error(error)
+    return (found.strerror if found is not None else None) or str(error) or "no reason given"

@@ -24,6 +24,7 @@ import trio
 from mobysession import limits
 from mobysession.errors import ConnectError, EndpointError, ProxyRefused
 from mobysession.protocol.http1 import one_line
+from mobysession.transport.failure import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -149,7 +150,7 @@ async def open_tunnel(
     try:
         stream = await connect(proxy.host, proxy.port)
     except OSError as error:
-        raise ConnectError(f"{name}: the proxy {proxy} cannot be reached: {_reason(error)}", hint=_HINT) from error
+        raise ConnectError(f"{name}: the proxy {proxy} cannot be reached: {reason_of(error)}", hint=_HINT) from error
     try:
         if proxy.scheme == "https":
             context = await trio.to_thread.run_sync(ssl.create_default_context)
@@ -164,18 +165,11 @@ async def open_tunnel(
             )
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)
-        raise ConnectError(f"{name}: the proxy {proxy} broke the connection: {_reason(error)}", hint=_HINT) from error
+        raise ConnectError(f"{name}: the proxy {proxy} broke the connection: {reason_of(error)}", hint=_HINT) from error
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
     return stream
-
-
-def _reason(error: BaseException) -> str:
-    cause: BaseException = error.__cause__ or error
-    while isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
-    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or "no reason given"
 
 
 def _request(proxy: Proxy, address: TCPAddress) -> bytes:

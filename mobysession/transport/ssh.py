@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from mobysession import limits
+from mobysession.errors import ConnectError
 from mobysession.transport.command import CommandNotConnected, open_command
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class SSHStream(trio.abc.HalfCloseableStream):
         _log.info("%s; forwarding its socket instead", error.message)
         try:
             forwarded = await _forward(self._address, self._name, self._buildkitd)
-        except CommandNotConnected as other:
+        except ConnectError as other:
             both = f"{error.message}; instead, {other.message.removeprefix(f'{self._name}: ')}"
             self._failure = CommandNotConnected(both, hint=" ".join(filter(None, [error.hint, other.hint])))
             raise self._failure from error

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from mobysession import limits
+from mobysession.errors import ConnectError
 from mobysession.transport.address import DEFAULT_SOCKET
 from mobysession.transport.command import CommandLost, CommandNotConnected, open_command
+from mobysession.transport.failure import reason_of
 from mobysession.transport.ssh import ssh_options
 
 if TYPE_CHECKING:
@@ -48,20 +50,21 @@ async def dial_forwarded(address: SSHAddress, *, name: str, buildkitd: bool = Fa
 
     Raises:
         CommandNotConnected: ssh did not get through, or must not forward.
-        ConnectError: there is no ssh here.
+        ConnectError: there is no ssh here, or no place for its socket.
 
     Cancel: nothing runs, nothing stays on the disk.
     """
     there = address.socket or (_BUILDKITD_SOCKET if buildkitd else DEFAULT_SOCKET)
     hint = _HINT.format(socket=there)
-    folder = await trio.to_thread.run_sync(_make_folder)
+    folder = await trio.to_thread.run_sync(_make_folder, name)
     command: CommandStream | None = None
     try:
         here = os.path.join(folder, "daemon.sock")
         command = await open_command(forward_argv(address, here, there), name=name, hint=hint)
         with trio.move_on_after(limits.CONNECT_TIMEOUT):
             if await command.receive_some():
-                return ForwardedStream(await trio.open_unix_socket(here), command, folder, name=name, hint=hint)
+                stream = await _connect(here, name=name, hint=hint)
+                return ForwardedStream(stream, command, folder, name=name, hint=hint)
         words = command.last_words() or "it did not say why"
         raise CommandNotConnected(f"{name}: ssh did not forward {there}: {words}", hint=hint)
     except BaseException:
@@ -72,8 +75,22 @@ async def dial_forwarded(address: SSHAddress, *, name: str, buildkitd: bool = Fa
         raise
 
 
-def _make_folder() -> str:
-    return tempfile.mkdtemp(prefix="mobysession-ssh-")
+async def _connect(path: str, *, name: str, hint: str) -> trio.SocketStream:
+    try:
+        return await trio.open_unix_socket(path)
+    except OSError as error:
+        words = f"ssh forwards a socket to here, and it cannot be connected to: {reason_of(error)}"
+        raise CommandNotConnected(f"{name}: {words}", hint=hint) from error
+
+
+def _make_folder(name: str) -> str:
+    try:
+        return tempfile.mkdtemp(prefix="mobysession-ssh-")
+    except OSError as error:
+        raise ConnectError(
+            f"{name}: no directory can be made for the forwarded socket: {reason_of(error)}",
+            hint="Set TMPDIR to a directory that you can write to.",
+        ) from error
 
 
 def _remove(folder: str) -> None:
@@ -90,6 +107,8 @@ class ForwardedStream(trio.abc.HalfCloseableStream):
         self._name = name
         self._hint = hint
         self._delivered = False
+        #: What was on stderr before the connection, such as a banner: it says nothing of how that ends.
+        self._greeting = command.last_words()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Read. Cancel: nothing is lost.
@@ -104,15 +123,18 @@ class ForwardedStream(trio.abc.HalfCloseableStream):
             raise self._failure("was broken") from error
         if data:
             self._delivered = True
-        elif not self._delivered or self._command.last_words():
+        elif not self._delivered or self._complaint():
             # ssh accepts first and tries then; what it found it says on stderr.
             raise self._failure("was closed")
         return data
 
     def _failure(self, how: str) -> CommandLost | CommandNotConnected:
-        words = self._command.last_words() or "ssh did not say why"
+        words = self._complaint() or "ssh did not say why"
         failure = CommandLost if self._delivered else CommandNotConnected
         return failure(f"{self._name}: the forwarded connection {how}: {words}", hint=self._hint)
+
+    def _complaint(self) -> str:
+        return self._command.last_words().removeprefix(self._greeting).strip()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Write all of it. Cancel: any part may have been sent."""

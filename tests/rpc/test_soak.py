@@ -122,7 +122,7 @@ async def test_two_hundred_connections_at_once(tmp_path: Path) -> None:
             go.set()
         with trio.fail_after(20):
             # Nobody tells when the last task of a connection is gone.
-            while listening.servers or trio.lowlevel.current_statistics().tasks_living > at_rest:  # noqa: ASYNC110
+            while listening.servers or trio.lowlevel.current_statistics().tasks_living > at_rest:  # noqa: ASYNC110 - said above
                 await trio.sleep(0.001)
         assert descriptors() == files
         listening.stop()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -171,3 +173,37 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def other_certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Give certificates of another CA."""
     return Certificates(tmp_path_factory.mktemp("tls") / "certs")
+
+
+#: What ``docker system dial-stdio`` and ``buildctl dial-stdio`` do, on the socket that RELAY_SOCKET names.
+RELAY = """
+import os, socket, sys, threading
+open(os.environ["RELAY_LOG"], "a").write(repr(sys.argv[1:]) + "\\n")
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(os.environ["RELAY_SOCKET"])
+def upload():
+    while data := os.read(0, 65536):
+        sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+threading.Thread(target=upload, daemon=True).start()
+while data := sock.recv(65536):
+    os.write(1, data)
+"""
+
+
+@pytest.fixture
+def relay_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Give ``relay_programs(*names)``: programs on PATH that relay; it returns the log of their command lines."""
+
+    def make(*names: str) -> Path:
+        directory = tmp_path / "bin"
+        directory.mkdir()
+        (directory / "relay.py").write_text(RELAY)
+        for name in names:
+            (directory / name).write_text(f'#!/bin/sh\nexec {sys.executable} -IS {directory}/relay.py {name} "$@"\n')
+            (directory / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
+        monkeypatch.setenv("RELAY_LOG", str(tmp_path / "log"))
+        return tmp_path / "log"
+
+    return make

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,40 +20,17 @@ from mobysession.transport.hijack import hijack
 from mobysession.transport.ssh import ssh_argv
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tests.transport.conftest import Daemon, Serve
 
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 
-#: What ``docker system dial-stdio`` does, on the socket that RELAY_SOCKET names.
-RELAY = """
-import os, socket, sys, threading
-open(os.environ["RELAY_LOG"], "a").write(repr(sys.argv[1:]) + "\\n")
-sock = socket.socket(socket.AF_UNIX)
-sock.connect(os.environ["RELAY_SOCKET"])
-def upload():
-    while data := os.read(0, 65536):
-        sock.sendall(data)
-    sock.shutdown(socket.SHUT_WR)
-threading.Thread(target=upload, daemon=True).start()
-while data := sock.recv(65536):
-    os.write(1, data)
-"""
-
 
 @pytest.fixture
-def fake_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fake_ssh(relay_programs: Callable[..., Path]) -> Path:
     """Put a program named ssh on PATH, which relays to a socket of this machine; return its log of arguments."""
-    directory = tmp_path / "bin"
-    directory.mkdir()
-    (directory / "relay.py").write_text(RELAY)
-    script = directory / "ssh"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {directory}/relay.py "$@"\n')
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
-    monkeypatch.setenv("RELAY_LOG", str(tmp_path / "log"))
-    return tmp_path / "log"
+    return relay_programs("ssh")
 
 
 def relay_to(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from mobysession.testing.http_side import Request
-    from tests.transport.conftest import Serve
+    from tests.transport.conftest import Daemon, Serve
 
     Program = Callable[[trio.abc.Stream], Awaitable[None]]
 
@@ -212,6 +212,10 @@ async def by_the_engine(stream: trio.abc.Stream) -> None:
     await trio.sleep_forever()
 
 
+async def cut_off(stream: trio.abc.Stream) -> None:
+    await stream.send_all(out(b"half of it")[:-3])
+
+
 async def junk(stream: trio.abc.Stream) -> None:
     await stream.send_all(b"a terminal's output")
 
@@ -248,6 +252,23 @@ async def test_a_program_that_fails_later_is_a_lost_connection(serve: Serve) -> 
         with pytest.raises(CommandLost, match="status 137: gone") as caught:
             await stream.receive_some()
     assert caught.value.status == 137
+
+
+@pytest.mark.parametrize("status", [None, 0])
+async def test_an_end_in_the_middle_is_a_lost_connection(serve: Serve, status: int | None) -> None:
+    """What has come is read; that more was promised is told, whatever the engine says of the program."""
+    async with program(serve, Engine(cut_off, status=status)) as stream:
+        assert await stream.receive_some() == b"half of"
+        with pytest.raises(CommandLost, match="p in the container was cut off"):
+            await stream.receive_some()
+
+
+async def test_an_answer_that_is_no_json_is_told(serve: Serve, daemon: Daemon) -> None:
+    """What accepts a program and says something else than its ID is no engine to speak with."""
+    answer = b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\nfine"
+    async with serve(daemon.answer(answer)) as endpoint:
+        with pytest.raises(errors.ConnectError, match="gave no ID"):
+            await open_exec(endpoint, "bk", ["p"], name="the test")
 
 
 @pytest.mark.parametrize(("container", "words"), [(None, "does not exist"), ({"State": {"Running": False}}, "not run")])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
-import sys
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,7 @@ from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.remote import CommandAddress, ContainerAddress, PipeAddress, ProgramAddress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PROGRAMS = {
@@ -104,34 +106,14 @@ def test_a_malformed_address_is_told(url: str, words: str) -> None:
     assert words in str(caught.value)
 
 
-#: Relays its stdio to the socket that PEER names, and writes down how it was called.
-RELAY = """
-import os, socket, sys, threading
-open(os.environ["PEER_LOG"], "a").write(" ".join(sys.argv[1:]) + "\\n")
-sock = socket.socket(socket.AF_UNIX)
-sock.connect(os.environ["PEER"])
-def upload():
-    while data := os.read(0, 65536):
-        sock.sendall(data)
-    sock.shutdown(socket.SHUT_WR)
-threading.Thread(target=upload, daemon=True).start()
-while data := sock.recv(65536):
-    os.write(1, data)
-"""
-
-
 @pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def programs(relay_programs: Callable[..., Path]) -> Path:
     """Put stand-ins for the programs on PATH; return the log of their calls."""
-    directory = tmp_path / "bin"
-    directory.mkdir()
-    (directory / "relay.py").write_text(RELAY)
-    for name in ("podman", "nerdctl", "kubectl"):
-        (directory / name).write_text(f'#!/bin/sh\nexec {sys.executable} -IS {directory}/relay.py {name} "$@"\n')
-        (directory / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
-    monkeypatch.setenv("PEER_LOG", str(tmp_path / "log"))
-    return tmp_path / "log"
+    return relay_programs("podman", "nerdctl", "kubectl")
+
+
+async def calls(log: Path) -> list[str]:
+    return [shlex.join(ast.literal_eval(line)) for line in (await trio.Path(log).read_text()).splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -140,12 +122,12 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def test_a_session_through_a_program(programs: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """A buildkitd behind the program's stdio carries a session, which auto attaches as to a buildkitd."""
     async with FakeDaemon.listen(buildkitd=True) as daemon:
-        monkeypatch.setenv("PEER", daemon.host.removeprefix("unix://"))
+        monkeypatch.setenv("RELAY_SOCKET", daemon.host.removeprefix("unix://"))
         async with open_session(Endpoint.parse(url)) as session:
             await (await daemon.wait_session(session.id)).health()
             assert session.attachment is not None
             assert session.attachment.way == "buildkitd"
-    assert (await trio.Path(programs).read_text()).splitlines() == [PROGRAMS.get(url) or _line(url)]
+    assert await calls(programs) == [PROGRAMS.get(url) or _line(url)]
 
 
 def _line(url: str) -> str:
@@ -157,12 +139,12 @@ def _line(url: str) -> str:
 async def test_a_session_through_a_command(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine behind any command is attached to as one that is dialled."""
     async with FakeDaemon.listen() as daemon:
-        monkeypatch.setenv("PEER", daemon.host.removeprefix("unix://"))
+        monkeypatch.setenv("RELAY_SOCKET", daemon.host.removeprefix("unix://"))
         async with open_session(Endpoint.parse("command:podman 'any thing'")) as session:
             await (await daemon.wait_session(session.id)).health()
             assert session.attachment is not None
             assert session.attachment.way == "hijack"
-    assert (await trio.Path(programs).read_text()).splitlines() == ["podman any thing"]
+    assert await calls(programs) == ["podman 'any thing'"]
 
 
 async def test_what_the_program_says_is_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,11 @@ if "SSH_REFUSES" in os.environ:
     sys.stderr.write(os.environ["SSH_REFUSES"] + "\\n")
     sys.exit(255)
 here, _, there = arguments[arguments.index("-L") + 1].partition(":")
+if "SSH_DEAF" in os.environ:
+    print("ready", flush=True)
+    sys.stdin.read()
+sys.stderr.write(os.environ.get("SSH_GREETS", ""))
+sys.stderr.flush()
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(here)
 listener.listen()
@@ -207,6 +212,36 @@ async def test_a_socket_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatc
             await stream.receive_some()
     assert "/var/run/docker.sock" in (caught.value.hint or "")
     assert folders() == before
+
+
+async def test_a_forward_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ssh that says it listens and does not is an error of the connection, with nothing left on the disk."""
+    monkeypatch.setenv("SSH_DEAF", "1")
+    before = folders()
+    with pytest.raises(CommandNotConnected, match=r"ssh://box: ssh forwards .* cannot be connected to: No such file"):
+        await dial_forwarded(SSHAddress("box"), name="ssh://box")
+    assert folders() == before
+
+
+async def test_no_place_for_the_socket_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To whoever reads the stream too, with the reason why it was tried."""
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.gettempdir() + "/none")
+    with pytest.raises(errors.ConnectError, match="no directory can be made") as caught:
+        await dial_forwarded(SSHAddress("box"), name="ssh://box")
+    assert "TMPDIR" in (caught.value.hint or "")
+    async with await dial(Endpoint.parse("ssh://box")) as stream:
+        with pytest.raises(CommandNotConnected, match=r"docker: not found.* instead, no directory can be made"):
+            await stream.receive_some()
+
+
+async def test_a_banner_is_no_complaint(serve: Serve, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ssh says before the connection stands does not make a failure of its end."""
+    monkeypatch.setenv("SSH_GREETS", "Warning: Permanently added 'box' to the list of known hosts.\n")
+    async with serve(daemon.answer(b"all")) as plain:
+        monkeypatch.setenv("PEER", plain.url.removeprefix("unix://"))
+        async with await dial_forwarded(SSHAddress("box"), name="ssh://box") as stream:
+            await stream.send_all(b"\r\n\r\n")
+            assert [await stream.receive_some() for _ in range(2)] == [b"all", b""]
 
 
 async def test_cancelling_a_forward_leaves_nothing(
