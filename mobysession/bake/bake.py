@@ -52,7 +52,7 @@ async def bake(
     progress: str | View | None = None,
     on_status: OnStatus | None = None,
     metadata_file: str | os.PathLike[str] | None = None,
-    parallel: int = limits.BAKE_PARALLEL,
+    parallel: int = limits.BUILDS_AT_ONCE,
     **options: Any,
 ) -> dict[str, BuildResult]:
     """Build the targets of bake files, side by side, and return what became of each by its name.
@@ -106,7 +106,7 @@ async def bake_selection(
     progress: str | View | None = None,
     on_status: OnStatus | None = None,
     metadata_file: str | os.PathLike[str] | None = None,
-    parallel: int = limits.BAKE_PARALLEL,
+    parallel: int = limits.BUILDS_AT_ONCE,
     **options: Any,
 ) -> dict[str, BuildResult]:
     """Build targets that are chosen already; arguments, result and errors as of `bake`, but nothing asks for leave."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mobysession import limits
 from mobysession.bake.overrides import Override, apply_overrides, matching, parse_overrides
 from mobysession.bake.target import ATTRIBUTES, Target, merge_targets, normalize
+from mobysession.bake.texts import escape_json
 from mobysession.build.contexts import is_remote
 from mobysession.errors import BakeError
 
@@ -141,8 +142,7 @@ class Selection:
             "group": {name: _shown_group(group) for name, group in sorted(self.groups.items())},
             "target": {name: _shown_target(target) for name, target in sorted(self.targets.items())},
         }
-        text = json.dumps(shown, indent=2, ensure_ascii=False)
-        return re.sub("[<>&\u2028\u2029]", lambda letter: f"\\u{ord(letter[0]):04x}", text)
+        return escape_json(json.dumps(shown, indent=2, ensure_ascii=False))
 
 
 def _shown_group(group: Group) -> dict[str, Any]:

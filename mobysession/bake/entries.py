@@ -16,7 +16,7 @@ from mobysession.build.fields import parse_bool, split_fields
 from mobysession.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["ENTRIES", "Entry", "merge_entries", "read_entries", "without_duplicates"]
 
@@ -77,16 +77,19 @@ def _texts(kind: str, table: dict[str, Any]) -> dict[str, str]:
     return {key: as_text(value, f"{kind}.{key}") for key, value in table.items()}
 
 
+def _pairs(kind: str, text: str) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of a short text as they are written, for not all records read their keys in the same way."""
+    for field in split_fields(kind, text):
+        key, separator, value = field.partition("=")
+        if not separator:
+            raise UsageError(f"{kind} {text!r}: {field!r} is not KEY=VALUE")
+        yield key, value
+
+
 def _parse_cache(text: str) -> list[Entry]:
     if "=" not in text:
         return [{"ref": field, "type": "registry"} for field in split_fields("cache", text)]
-    pairs = {}
-    for field in split_fields("cache", text):
-        key, separator, value = field.partition("=")
-        if not separator:
-            raise UsageError(f"cache {text!r}: {field!r} is not KEY=VALUE")
-        pairs[key.lower()] = value
-    return [_cache(dict(pairs))]
+    return [_cache({key.lower(): value for key, value in _pairs("cache", text)})]
 
 
 def _cache(table: dict[str, Any]) -> Entry:
@@ -97,16 +100,9 @@ def _cache(table: dict[str, Any]) -> Entry:
 
 
 def _parse_output(text: str) -> list[Entry]:
-    fields = split_fields("output", text)
-    if len(fields) == 1 and fields[0] == text and not text.startswith("type="):
+    if split_fields("output", text) == [text] and not text.startswith("type="):
         return [{"dest": text, "type": "tar" if text == "-" else "local"}]
-    pairs = {}
-    for field in fields:
-        key, separator, value = field.partition("=")
-        if not separator:
-            raise UsageError(f"output {text!r}: {field!r} is not KEY=VALUE")
-        pairs[key.strip().lower()] = value
-    return [_output(dict(pairs))]
+    return [_output({key.strip().lower(): value for key, value in _pairs("output", text)})]
 
 
 def _output(table: dict[str, Any]) -> Entry:
@@ -121,10 +117,7 @@ def _output(table: dict[str, Any]) -> Entry:
 def _parse_secret(text: str) -> list[Entry]:
     entry: dict[str, str] = {}
     kind = ""
-    for field in split_fields("secret", text):
-        key, separator, value = field.partition("=")
-        if not separator:
-            raise UsageError(f"secret {text!r}: {field!r} is not KEY=VALUE")
+    for key, value in _pairs("secret", text):
         match key.lower():
             case "type" if value in ("file", "env"):
                 kind = value
@@ -133,7 +126,7 @@ def _parse_secret(text: str) -> list[Entry]:
             case "source" | "src":
                 entry["src"] = value
             case _:
-                raise UsageError(f"secret {text!r}: unexpected {field!r}")
+                raise UsageError(f"secret {text!r}: unexpected {f'{key}={value}'!r}")
     if kind == "env" and "env" not in entry and "src" in entry:
         entry["env"] = entry.pop("src")
     return [_secret(dict(entry))]
@@ -161,10 +154,7 @@ def _ssh(table: dict[str, Any]) -> Entry:
 
 def _parse_attest(text: str) -> list[Entry]:
     pairs: dict[str, Any] = {}
-    for field in split_fields("attest", text):
-        key, separator, value = field.partition("=")
-        if not separator:
-            raise UsageError(f"attest {text!r}: {field!r} is not KEY=VALUE")
+    for key, value in _pairs("attest", text):
         lower = key.strip().lower()
         pairs[lower if lower in ("type", "disabled") else key] = value
     return [_attest(pairs)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mobysession import limits
 from mobysession.bake.functions import FUNCTIONS
-from mobysession.bake.syntax import Expression, parse_template, significant
+from mobysession.bake.syntax import Expression, branches, parse_template, significant, source_of
 from mobysession.bake.values import Value, as_bool, as_number, as_text, equal, type_name
 from mobysession.errors import BakeError, UsageError
 
@@ -129,7 +129,7 @@ class Evaluator:
         self.budget.spend()
         visit = getattr(self, f"_{tree.data}", None)
         if visit is None:
-            raise UsageError(f"{tree.data} is not supported: {_source(tree)!r}")
+            raise UsageError(f"{tree.data} is not supported: {source_of(tree)!r}")
         self.budget.depth += 1
         try:
             if self.budget.depth > limits.MAX_BAKE_DEPTH:
@@ -148,8 +148,7 @@ class Evaluator:
         return text
 
     def _expr_term(self, tree: Any) -> Value:
-        inner = [part for part in significant(tree) if hasattr(part, "data")]
-        return self.value(inner[0])
+        return self.value(branches(tree)[0])
 
     def _identifier(self, tree: Any) -> Value:
         return self.scope.variable(str(tree.children[0]))
@@ -171,17 +170,15 @@ class Evaluator:
         (part,) = tree.children
         if hasattr(part, "data"):
             if part.data != "interpolation":
-                raise UsageError(f"directives are not supported: {_source(part)!r}")
+                raise UsageError(f"directives are not supported: {source_of(part)!r}")
             return self.value(part)
-        if part.type == "ESCAPED_INTERPOLATION":
+        if part.type in ("ESCAPED_INTERPOLATION", "ESCAPED_DIRECTIVE"):
             # All of it up to the brace is one token, whatever stands in it.
-            return _unescaped(str(part)[1:])
-        if part.type == "ESCAPED_DIRECTIVE":
             return _unescaped(str(part)[1:])
         return _unescaped(str(part))
 
     def _interpolation(self, tree: Any) -> Value:
-        return self.value(next(part for part in significant(tree) if hasattr(part, "data")))
+        return self.value(branches(tree)[0])
 
     def _heredoc_template(self, tree: Any) -> Value:
         return self._template(parse_template(_heredoc(str(tree.children[0])), self._file)) or ""
@@ -193,16 +190,16 @@ class Evaluator:
         return self._template(parse_template(text, self._file)) or ""
 
     def _tuple(self, tree: Any) -> Value:
-        return [self._plain(part) for part in significant(tree) if hasattr(part, "data")]
+        return [self._plain(part) for part in branches(tree)]
 
     def _object(self, tree: Any) -> Value:
-        return dict(self._element(part) for part in significant(tree) if hasattr(part, "data"))
+        return dict(self._element(part) for part in branches(tree))
 
     def _element(self, tree: Any) -> tuple[str, Value]:
         key, *_, value = significant(tree)
         (written,) = significant(key)
         if not hasattr(written, "data") or written.data == "keyword":
-            return _source(written), self._plain(value)
+            return source_of(written), self._plain(value)
         if written.data == "expr_term" and getattr(written.children[0], "data", "") in ("identifier", "literal_value"):
             # A bare word is its own name; a variable stands in parentheses.
             return str(written.children[0].children[0]), self._plain(value)
@@ -216,13 +213,13 @@ class Evaluator:
         return value
 
     def _conditional(self, tree: Any) -> Value:
-        condition, yes, no = (part for part in significant(tree) if hasattr(part, "data"))
+        condition, yes, no = branches(tree)
         return self.value(yes if as_bool(self.value(condition), "a condition") else no)
 
     def _binary_op(self, tree: Any) -> Value:
         left, term = significant(tree)
         sign_tree, right = significant(term)
-        sign = _source(sign_tree)
+        sign = source_of(sign_tree)
         if sign in ("&&", "||"):
             first = as_bool(self.value(left), sign)
             second = as_bool(self.value(right), sign)
@@ -243,10 +240,10 @@ class Evaluator:
         return not as_bool(value, "!") if str(sign) == "!" else as_number(-as_number(value, "-"))
 
     def _function_call(self, tree: Any) -> Value:
-        parts = [part for part in significant(tree) if hasattr(part, "data")]
+        parts = branches(tree)
         names = [part for part in parts if part.data == "identifier"]
         if len(names) > 1:
-            raise UsageError(f"there is no function {_source(tree)!r}")
+            raise UsageError(f"there is no function {source_of(tree)!r}")
         name = str(names[0].children[0])
         written = next((significant(part) for part in parts if part.data == "arguments"), [])
         if name in ("try", "can"):
@@ -288,7 +285,7 @@ class Evaluator:
 
     def _get_attr_expr_term(self, tree: Any) -> Value:
         term, attribute = significant(tree)
-        return self._part(self.value(term), _source(significant(attribute)[-1]))
+        return self._part(self.value(term), source_of(significant(attribute)[-1]))
 
     def _index_expr_term(self, tree: Any) -> Value:
         term, index = significant(tree)
@@ -315,7 +312,7 @@ class Evaluator:
 
     def _full_splat_expr_term(self, tree: Any) -> Value:
         term, splat = significant(tree)
-        steps = [part for part in significant(splat) if hasattr(part, "data")]
+        steps = branches(splat)
         value = self.value(term)
         items = value if isinstance(value, list) else [] if value is None else [value]
         return [self._walked(item, steps) for item in items]
@@ -324,12 +321,12 @@ class Evaluator:
 
     def _walked(self, value: Value, steps: list[Any]) -> Value:
         for step in steps:
-            key = _source(significant(step)[-1]) if step.data == "get_attr" else self._index(step)
+            key = source_of(significant(step)[-1]) if step.data == "get_attr" else self._index(step)
             value = self._part(value, key)
         return value
 
     def _for_tuple_expr(self, tree: Any) -> Value:
-        parts = [part for part in significant(tree) if hasattr(part, "data")]
+        parts = branches(tree)
         condition = parts[2] if len(parts) > 2 else None
         return [inner._plain(parts[1]) for inner in self._iterated(parts[0], condition)]
 
@@ -349,7 +346,7 @@ class Evaluator:
         return result
 
     def _iterated(self, intro: Any, condition: Any) -> Iterable[Evaluator]:
-        parts = [part for part in significant(intro) if hasattr(part, "data")]
+        parts = branches(intro)
         names = [str(part.children[0]) for part in parts[:-1]]
         collection = self.value(parts[-1])
         if not isinstance(collection, list | dict):
@@ -361,14 +358,7 @@ class Evaluator:
                 yield inner
 
     def _condition(self, tree: Any) -> Value:
-        return self.value([part for part in significant(tree) if hasattr(part, "data")][-1])
-
-
-def _source(tree: Any) -> str:
-    """Return a tree as it was written, more or less."""
-    if not hasattr(tree, "data"):
-        return str(tree)
-    return "".join(str(token) for token in tree.scan_values(lambda _token: True))
+        return self.value(branches(tree)[-1])
 
 
 def _heredoc(text: str) -> str:

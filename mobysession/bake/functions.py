@@ -13,23 +13,22 @@ import hashlib
 import json
 import math
 import re
-from contextlib import contextmanager
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from mobysession import limits
+from mobysession.bake.patterns import find_all, find_first, replace_all
+from mobysession.bake.texts import format_list, format_text, jsonencode
 from mobysession.bake.times import format_time, now_text, time_add
 from mobysession.bake.values import Value, as_bool, as_number, as_text, equal, type_name
 from mobysession.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["FUNCTIONS"]
 
 #: Elements of what ``range`` and ``setproduct`` make; cty's own bound for the first.
 _MOST: Final = 1024
-_VERB = re.compile(r"%(?:%|(?:\[(\d+)\])?([-+ 0#]*)(\d+)?(?:\.(\d+))?([a-zA-Z]))")
 
 
 def _list(value: Value) -> list[Value]:
@@ -105,122 +104,6 @@ def _substr(text: Value, offset: Value, length: Value) -> str:
     whole, start, count = as_text(text), int(as_number(offset)), int(as_number(length))
     start = max(len(whole) + start, 0) if start < 0 else start
     return whole[start:] if count < 0 else whole[start : start + count]
-
-
-def _pattern(written: Value) -> Any:
-    """Return a regular expression; that of the package regex, which python-hcl2 brings, can be given a time."""
-    import regex
-
-    try:
-        return regex.compile(as_text(written))
-    except regex.error as error:
-        raise UsageError(f"{written!r} is no regular expression: {error}") from None
-
-
-@contextmanager
-def _in_time() -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError:
-        raise UsageError("the regular expression takes too long") from None
-
-
-def _captured(match: Any) -> Value:
-    if match.re.groupindex:
-        return match.groupdict()
-    return list(match.groups()) if match.re.groups else match[0]
-
-
-def _regex(pattern: Value, text: Value) -> Value:
-    with _in_time():
-        match = _pattern(pattern).search(as_text(text), timeout=limits.BAKE_REGEX_TIME)
-    if match is None:
-        raise UsageError(f"{pattern!r} does not match {text!r}")
-    return _captured(match)
-
-
-def _regexall(pattern: Value, text: Value) -> list[Value]:
-    with _in_time():
-        return [_captured(m) for m in _pattern(pattern).finditer(as_text(text), timeout=limits.BAKE_REGEX_TIME)]
-
-
-def _regex_replace(text: Value, pattern: Value, replacement: Value) -> str:
-    with_groups = as_text(replacement)
-
-    def replaced(match: Any) -> str:
-        def group(name: re.Match[str]) -> str:
-            key = name[1] or name[2]
-            if key is None:
-                return "$"
-            try:
-                return str(match[int(key) if key.isdigit() else key] or "")
-            except IndexError:
-                return ""
-
-        return re.sub(r"\$(?:\{(\w+)\}|(\w+)|\$)", group, with_groups)
-
-    with _in_time():
-        return str(_pattern(pattern).sub(replaced, as_text(text), timeout=limits.BAKE_REGEX_TIME))
-
-
-def _format(form: Value, *values: Value) -> str:
-    given, used = list(values), 0
-
-    def written(match: re.Match[str]) -> str:
-        nonlocal used
-        if match[0] == "%%":
-            return "%"
-        at = int(match[1]) - 1 if match[1] else used
-        used = at + 1
-        if not 0 <= at < len(given):
-            raise UsageError(f"there is no value for {match[0]!r}")
-        return _verb(match[0], match[2], match[3], match[4], match[5], given[at])
-
-    return _VERB.sub(written, as_text(form))
-
-
-def _verb(whole: str, flags: str, width: str | None, precision: str | None, letter: str, value: Value) -> str:
-    layout = f"{flags}{width or ''}{f'.{precision}' if precision is not None else ''}"
-    match letter:
-        case "s":
-            return f"%{layout}s" % as_text(value)
-        case "q":
-            return json.dumps(as_text(value), ensure_ascii=False)
-        case "d":
-            return f"%{layout}d" % int(as_number(value))
-        case "f" | "e" | "E" | "g" | "G":
-            return f"%{layout}{letter}" % float(as_number(value))
-        case "x" | "X" | "o":
-            return f"%{layout}{letter}" % int(as_number(value))
-        case "b":
-            return f"{int(as_number(value)):b}".rjust(int(width or 0), "0" if "0" in flags else " ")
-        case "t":
-            return as_text(as_bool(value))
-        case "v":
-            text = _jsonencode(value) if value is None or isinstance(value, list | dict) else as_text(value)
-            return f"%{flags.replace('#', '')}{width or ''}s" % text
-    raise UsageError(f"there is no {whole!r}")
-
-
-def _formatlist(form: Value, *values: Value) -> list[str]:
-    lengths = {len(value) for value in values if isinstance(value, list)}
-    if len(lengths) > 1:
-        raise UsageError("its lists are not of the same length")
-    count = lengths.pop() if lengths else 1
-    return [_format(form, *(v[at] if isinstance(v, list) else v for v in values)) for at in range(count)]
-
-
-def _jsonencode(value: Value) -> str:
-    text = json.dumps(_json_ready(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    return re.sub("[<>&]", lambda letter: f"\\u{ord(letter[0]):04x}", text)
-
-
-def _json_ready(value: Value) -> Value:
-    if isinstance(value, list):
-        return [_json_ready(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _json_ready(item) for key, item in value.items()}
-    return value
 
 
 def _jsondecode(text: Value) -> Value:
@@ -387,9 +270,9 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Value]]] = {
     "equal": equal,
     "flatten": _flatten,
     "floor": lambda number: math.floor(as_number(number)),
-    "format": _format,
+    "format": format_text,
     "formatdate": format_time,
-    "formatlist": _formatlist,
+    "formatlist": format_list,
     "formattimestamp": format_time,
     "greaterthan": _compared(lambda a, b: a > b),
     "greaterthanorequalto": _compared(lambda a, b: a >= b),
@@ -401,7 +284,7 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Value]]] = {
     "int": lambda number: math.trunc(as_number(number)),
     "join": lambda separator, *lists: as_text(separator).join(as_text(v) for one in lists for v in _list(one)),
     "jsondecode": _jsondecode,
-    "jsonencode": _jsonencode,
+    "jsonencode": jsonencode,
     "keys": lambda table: sorted(_table(table)),
     "length": _length,
     "lessthan": _compared(lambda a, b: a < b),
@@ -422,9 +305,9 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Value]]] = {
     "parseint": _parseint,
     "pow": _counted(_power),
     "range": _range,
-    "regex": _regex,
-    "regex_replace": _regex_replace,
-    "regexall": _regexall,
+    "regex": find_first,
+    "regex_replace": replace_all,
+    "regexall": find_all,
     "replace": _replace,
     "reverse": lambda text: as_text(text)[::-1],
     "reverselist": lambda items: _list(items)[::-1],

@@ -224,17 +224,18 @@ class Files:
         if id(block) in self._names:
             return self._names[id(block)]
         attributes = block.body.attributes
-        place = {"file": block.body.file, "line": block.line}
         if "name" in attributes and "matrix" not in attributes:
-            raise BakeError(f"target {block.label!r} has a name, which only a matrix needs", **place)  # type: ignore[arg-type]  # file, line
+            message = f"target {block.label!r} has a name, which only a matrix needs"
+            raise BakeError(message, file=block.body.file, line=block.line)
         named = []
         for combination in self._combinations(block):
             evaluator = self._evaluator.inside(combination) if combination is not None else self._evaluator
             name = as_text(evaluator.evaluate(attributes["name"]), "name") if "name" in attributes else block.label
             named.append((valid_name(name), evaluator))
         if len({name for name, _ in named}) < len(named):
+            message = f"the targets of {block.label!r} have the same name"
             hint = "Give it a name in which the variables of the matrix stand."
-            raise BakeError(f"the targets of {block.label!r} have the same name", hint=hint, **place)  # type: ignore[arg-type]  # file, line
+            raise BakeError(message, hint=hint, file=block.body.file, line=block.line)
         self._names[id(block)] = named
         return named
 

@@ -20,7 +20,18 @@ from mobysession.jsontext import parse_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Block", "Body", "Expression", "parse_hcl", "parse_json_body", "parse_template", "significant"]
+__all__ = [
+    "Block",
+    "Body",
+    "Expression",
+    "body_of",
+    "branches",
+    "parse_hcl",
+    "parse_json_body",
+    "parse_template",
+    "significant",
+    "source_of",
+]
 
 _NOISE: Final = ("new_line_or_comment",)
 
@@ -107,13 +118,24 @@ def significant(tree: Any) -> list[Any]:
     return [child for child in tree.children if getattr(child, "data", "") not in _NOISE]
 
 
+def branches(tree: Any) -> list[Any]:
+    """Return the children of a tree that are trees themselves, and no signs."""
+    return [child for child in significant(tree) if hasattr(child, "data")]
+
+
+def source_of(tree: Any) -> str:
+    """Return a tree as it was written, more or less."""
+    return "".join(map(str, _tokens(tree))) if hasattr(tree, "data") else str(tree)
+
+
 def _word(tree: Any) -> str:
     """Return the text of a name or of a quoted label."""
     return "".join(str(token) for token in _tokens(tree) if token.type != "DBLQUOTE")
 
 
 def _tokens(tree: Any) -> Iterator[Any]:
-    return tree.scan_values(lambda _token: True)  # type: ignore[no-any-return]  # lark: an iterator of tokens
+    tokens: Iterator[Any] = tree.scan_values(lambda _token: True)
+    return tokens
 
 
 def _line(tree: Any) -> int:

@@ -71,14 +71,11 @@ def convert_attribute(name: str, value: Value) -> Any:
     """Return the value of an attribute as a target holds it; None where it is null, which is as if it were not given.
 
     Raises:
-        UsageError: there is no such attribute, or the value is of another kind.
+        UsageError: the value is of another kind.
     """
-    attribute = ATTRIBUTES.get(name)
-    if attribute is None:
-        raise UsageError(f"a target has no attribute {name!r}", hint=f"It has {', '.join(ATTRIBUTES)}.")
     if value is None:
         return None
-    match attribute.kind:
+    match ATTRIBUTES[name].kind:
         case "text":
             return as_text(value, name)
         case "flag":

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from mobysession.bake.values import Value, as_text
+from mobysession.buildkit.usage import go_duration
 from mobysession.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["format_time", "now_text", "time_add"]
 
-_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _MONTHS: Final = (
     *("January", "February", "March", "April", "May", "June", "July", "August", "September", "October"),
     *("November", "December"),
@@ -73,9 +73,7 @@ def format_time(layout: Value, given: Value) -> str:
 def time_add(given: Value, duration: Value) -> str:
     """Return the time some while later, as ``1h30m``, or earlier, as ``-10s``."""
     text = as_text(duration)
-    if re.fullmatch(r"-?(?:\d+(?:\.\d+)?(?:h|ms|us|ns|m|s))+", text) is None:
-        raise UsageError(f"{text!r} is no length of time")
-    seconds = sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)(h|ms|us|ns|m|s)", text))
+    seconds = go_duration(text.removeprefix("-"))
     return _written(_read(given) + timedelta(seconds=-seconds if text.startswith("-") else seconds))
 
 

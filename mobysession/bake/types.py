@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from mobysession.bake.syntax import source_of
 from mobysession.bake.values import Value, as_bool, as_number, as_text, parse_flag, type_name
 from mobysession.build.fields import split_fields
 from mobysession.errors import BakeError, UsageError
@@ -31,11 +32,7 @@ def constraint_of(written: Expression | None) -> str:
     """Return a type as it is written, without spaces; empty where none is. BakeError where there is no such type."""
     if written is None or (written.tree is None and written.json is None):
         return ""
-    if written.tree is None:
-        text = str(written.json)
-    else:
-        text = "".join(str(token) for token in written.tree.scan_values(lambda _token: True))
-    text = re.sub(r"\s", "", text)
+    text = re.sub(r"\s", "", str(written.json) if written.tree is None else source_of(written.tree))
     inner = "(?:string|number|bool|any)"
     if re.fullmatch(rf"{inner}|(?:list|set|map)\({inner}\)|tuple\(\[.*\]\)|object\(\{{.*\}}\)", text) is None:
         raise BakeError(f"the type {text!r} is not supported", file=written.file, line=written.line)

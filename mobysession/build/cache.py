@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from mobysession.build.fields import parse_bool, split_fields, split_pairs
 from mobysession.errors import UnsupportedByEngine, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ _GRAPH_EXPORTS: Final = frozenset(("inline",))
 _GRAPH_IMPORTS: Final = frozenset(("registry", "local"))
 #: Attributes that let whoever has them into a store.
 _SECRET: Final = frozenset(("token", "ghtoken", "access_key_id", "secret_access_key", "session_token"))
-_TRUE: Final = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class CacheEntry:
     @property
     def ignores_errors(self) -> bool:
         """Whether a build succeeds when this cache cannot be written."""
-        return self.attrs.get("ignore-error", "") in _TRUE
+        return parse_bool(self.attrs.get("ignore-error", "")) is True
 
     @property
     def resets(self) -> bool:
         """Whether blobs that nothing in the index of a local cache needs are removed from it."""
-        return self.attrs.get("reset", "") in _TRUE
+        return parse_bool(self.attrs.get("reset", "")) is True
 
 
 def parse_entries(given: Iterable[str | CacheEntry], *, exported: bool) -> list[CacheEntry]:
@@ -103,28 +103,13 @@ def parse_entries(given: Iterable[str | CacheEntry], *, exported: bool) -> list[
 
 
 def _parse(text: str) -> list[CacheEntry]:
-    fields = _fields(text)
     if "=" not in text:
-        return [CacheEntry("registry", {"ref": name}) for name in fields if name]
-    attributes = {}
-    for given in fields:
-        key, separator, value = given.partition("=")
-        if not separator:
-            raise UsageError(f"cache {text!r}: {given!r} is not key=value")
-        attributes[key.strip().lower()] = value
+        return [CacheEntry("registry", {"ref": name}) for name in split_fields("cache", text) if name]
+    attributes = {key.lower(): value for key, value in split_pairs("cache", text).items()}
     kind = attributes.pop("type", "")
     if not kind:
         raise UsageError(f"cache {text!r} has no type", hint=f"Write type=TYPE with one of {', '.join(_TYPES)}.")
     return [CacheEntry(kind, attributes)]
-
-
-def _fields(text: str) -> list[str]:
-    import csv  # only for who has caches: start-up
-
-    try:
-        return [given for row in csv.reader([text], strict=True) for given in row]
-    except csv.Error as error:
-        raise UsageError(f"cache {text!r}: not comma-separated fields: {error}") from None
 
 
 def _check(entry: CacheEntry, *, exported: bool) -> None:
@@ -201,7 +186,7 @@ async def refuse_impossible(endpoint: Endpoint, options: BuildOptions) -> None:
 
 def with_github_attributes(entry: CacheEntry) -> CacheEntry:
     """Add to a cache of GitHub's what its runners tell by variables, as buildx does."""
-    version = entry.attrs.get("version") or ("2" if os.environ.get("ACTIONS_CACHE_SERVICE_V2", "") in _TRUE else "")
+    version = entry.attrs.get("version") or ("2" if parse_bool(os.environ.get("ACTIONS_CACHE_SERVICE_V2", "")) else "")
     results = os.environ.get("ACTIONS_RESULTS_URL")
     wanted = {
         "token": os.environ.get("ACTIONS_RUNTIME_TOKEN"),

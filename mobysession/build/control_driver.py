@@ -86,7 +86,7 @@ async def solve(
         has_store=has_store,
         attests=attests,
     )
-    if hasattr(options.context, "definition"):
+    if options.is_graph:
         from mobysession.build.graph import ask_for_graph  # only for who has one: start-up
 
         ask = await ask_for_graph(control, request, options)
@@ -228,7 +228,12 @@ async def _worker_facts(control: Control, options: BuildOptions, *, has_store: b
 
 
 def _attests_by_default() -> bool:
-    return os.environ.get("BUILDX_NO_DEFAULT_ATTESTATIONS", "").lower() not in ("1", "t", "true")
+    given = os.environ.get("BUILDX_NO_DEFAULT_ATTESTATIONS")
+    if not given:
+        return True
+    from mobysession.build.fields import parse_bool  # only for who says so: start-up
+
+    return not parse_bool(given)
 
 
 def _refuse_in_graph_driver(options: BuildOptions) -> None:

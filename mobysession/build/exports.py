@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from mobysession.build.fields import parse_bool, split_fields, split_pairs
 from mobysession.errors import OutputError, UnsupportedByEngine, UsageError
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ _STDOUT: Final = "-"
 _SEVERAL_SINCE: Final = (1, 45)
 #: The last Engine API version of which all engines lack mode=delete (BuildKit 0.31).
 _DELETE_AFTER: Final = (1, 52)
-_FALSE: Final = frozenset(("0", "f", "F", "false", "FALSE", "False"))
-_TRUE: Final = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 
 
 @dataclass(frozen=True)
@@ -89,15 +88,10 @@ class Output:
         Raises:
             UsageError: it is something else.
         """
-        fields = _fields(text)
-        if fields == [text] and not text.startswith("type="):
+        if text and split_fields("output", text) == [text] and not text.startswith("type="):
             return cls("tar" if text == _STDOUT else "local", text)
-        attributes = {}
-        for given in fields:
-            key, separator, value = given.partition("=")
-            if not separator:
-                raise UsageError(f"output {text!r}: {given!r} is not key=value")
-            attributes[key.strip().lower()] = value
+        pairs = split_pairs("output", text) if text else {}
+        attributes = {key.lower(): value for key, value in pairs.items()}
         kind = attributes.pop("type", "")
         if not kind:
             raise UsageError(f"output {text!r} has no type", hint=f"Write type=TYPE with one of {', '.join(_TYPES)}.")
@@ -106,7 +100,12 @@ class Output:
     @property
     def is_layout(self) -> bool:
         """Whether it is an image in a directory, which the engine writes blob by blob."""
-        return self.type in ("oci", "docker") and self.attrs.get("tar", "") in _FALSE
+        return self.type in ("oci", "docker") and parse_bool(self.attrs.get("tar", "")) is False
+
+    @property
+    def is_pushed(self) -> bool:
+        """Whether it goes to a registry."""
+        return self.type == "registry" or parse_bool(self.attrs.get("push", "")) is True
 
     @property
     def is_stdout(self) -> bool:
@@ -184,7 +183,7 @@ def check_destinations(outputs: Sequence[Output], *, tags: Sequence[str] = (), p
             raise UsageError(
                 "an output of type docker holds an image of one platform only", hint="type=oci holds several."
             )
-        if _pushes(output) and not tags and not output.attrs.get("name"):
+        if output.is_pushed and not tags and not output.attrs.get("name"):
             raise UsageError("an image needs a tag to be pushed", hint="Give tags (-t on the command line).")
         if output.is_stdout and sys.stdout.isatty():
             raise UsageError(
@@ -249,10 +248,10 @@ async def refuse_impossible(endpoint: Endpoint, outputs: Sequence[Output]) -> No
             )
     wanting = [output for output in asked if _wants_containerd(output)]
     if wanting and not has_containerd_store(await engine.get_json("/info")):
-        what = "push by digest" if _pushes(wanting[0]) else f"make an output of type {wanting[0].type}"
+        what = "push by digest" if wanting[0].is_pushed else f"make an output of type {wanting[0].type}"
         instead = (
             "Push by name"
-            if _pushes(wanting[0])
+            if wanting[0].is_pushed
             else "type=tar and type=local work here, and docker save makes a file of an image"
         )
         raise UnsupportedByEngine(
@@ -273,13 +272,9 @@ def _deletes(output: Output) -> bool:
     return output.type == "local" and output.attrs.get("mode") == "delete"
 
 
-def _pushes(output: Output) -> bool:
-    return output.type == "registry" or output.attrs.get("push", "") in _TRUE
-
-
 def _wants_containerd(output: Output) -> bool:
     # By name, the engine itself pushes what its BuildKit cannot: see `mobysession.build.push`.
-    by_digest = _pushes(output) and output.attrs.get("push-by-digest", "") in _TRUE
+    by_digest = output.is_pushed and parse_bool(output.attrs.get("push-by-digest", "")) is True
     return by_digest or (output.is_received and output.type in ("oci", "docker"))
 
 
@@ -287,13 +282,3 @@ def has_containerd_store(info: Mapping[str, object]) -> bool:
     """Tell from the engine's ``/info`` whether it keeps images in containerd."""
     status = info.get("DriverStatus")
     return isinstance(status, list) and ["driver-type", "io.containerd.snapshotter.v1"] in status
-
-
-def _fields(text: str) -> list[str]:
-    import csv  # only for who has outputs: start-up
-
-    try:
-        rows = list(csv.reader([text], strict=True))
-    except csv.Error as error:
-        raise UsageError(f"output {text!r}: not comma-separated fields: {error}") from None
-    return [given for row in rows for given in row]

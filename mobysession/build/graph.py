@@ -68,15 +68,15 @@ def graph_contexts(options: BuildOptions) -> Contexts:
         UsageError: one is missing, or options do not go together with a graph.
     """
     _check(options)
-    definition = _definition(options)
+    wanted = _definition(options).locals
     sources = local_sources(options)
-    for name in definition.locals:
+    for name in wanted:
         if name not in sources:
             raise UsageError(
                 f"the graph reads a tree {name!r}, and none is given", hint="Give it in build_contexts, by that name."
             )
     for name in sources:
-        if name not in definition.locals:
+        if name not in wanted:
             raise UsageError(f"the graph does not read a tree {name!r}")
     return Contexts(dict(sources), "graph", key_of_sources(*sources.values()), Path())
 

@@ -56,7 +56,6 @@ __all__ = ["Builder", "Node", "NodeResult", "NodesResult", "build_on"]
 #: How well a node fits a platform: it was given to it, it is its own, it has it somehow.
 _GIVEN, _NATIVE, _SOMEHOW, _NOT = range(4)
 _IMAGES: Final = ("image", "registry")
-_TRUE: Final = frozenset(("1", "t", "true"))
 
 
 @dataclass(frozen=True)
@@ -219,14 +218,10 @@ class Builder:
             return await build_with(alone, endpoint=node.endpoint, progress=progress, on_status=told)
         names = _checked(options)
         await trio.to_thread.run_sync(check_outputs, options)
-        parts = {
-            number: _part(
-                options, names, platforms, by_digest=_dialled(self.nodes[number], options.attach).is_buildkitd
-            )
-            for number, platforms in assigned.items()
-        }
-        for number, part in parts.items():
-            endpoint = _dialled(self.nodes[number], options.attach)
+        parts: dict[int, BuildOptions] = {}
+        for number, platforms in assigned.items():
+            endpoint = EndpointDialer(self.nodes[number].endpoint, options.attach).endpoint
+            parts[number] = part = _part(options, names, platforms, by_digest=endpoint.is_buildkitd)
             if not endpoint.is_buildkitd:
                 await refuse_impossible(endpoint, part.exports())
         async with open_many(progress=progress, at_once=len(parts), on_status=on_status) as many:
@@ -272,10 +267,6 @@ def _node(given: Endpoint | Node | str) -> Node:
     return Node(given) if isinstance(given, Endpoint) else Node.parse(given)
 
 
-def _dialled(node: Node, attach: str) -> Endpoint:
-    return node.endpoint.as_buildkitd() if attach == "buildkitd" else node.endpoint
-
-
 async def _platforms_of(node: Node, attach: str) -> tuple[str, ...]:
     """Return what a node says that it builds for, its own platform first."""
     async with open_control(EndpointDialer(node.endpoint, attach).endpoint) as control:
@@ -313,7 +304,7 @@ def _checked(options: BuildOptions) -> list[ImageName]:
             f"an output of type {output.type} cannot be put together from several nodes",
             hint="Push the image (push=True, --push), or build one platform at a time.",
         )
-    if output.type == "image" and output.attrs.get("push", "").lower() not in _TRUE:
+    if not output.is_pushed:
         raise UsageError(
             "an image of several nodes exists nowhere but in a registry, and this one is not to be pushed",
             hint="Add push=true to the output, or push=True (--push).",

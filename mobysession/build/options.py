@@ -208,7 +208,10 @@ class BuildOptions:
             raise UsageError("a build argument or a label has an empty name")
         self.hosts(), self.limits(), self.shm_bytes(), self.exports()
         self.imported_caches(), self.exported_caches()
-        self.annotated(), self.attested(), self.called(), self.built_for()
+        self.annotated(), self.attested(), self.built_for()
+        if self.called() is None:
+            # Whoever asks for a build by its name asks for nothing else, and nobody need look twice.
+            object.__setattr__(self, "call", None)
         if self.timeline is not None:
             from mobysession.build.timeline import check_timeline  # only for who wants one: start-up
 
@@ -288,15 +291,20 @@ class BuildOptions:
         given = {name: os.environ.get(name) if value is None else value for name, value in self.build_args.items()}
         return {name: value for name, value in given.items() if value is not None}
 
+    @property
+    def is_graph(self) -> bool:
+        """Whether the context is a graph of LLB, told without loading any."""
+        return hasattr(self.context, "definition")
+
     def tree(self) -> SourceLike:
         """Return the context, where it is a tree; UsageError where it is a graph."""
-        if hasattr(self.context, "definition"):
+        if self.is_graph:
             raise UsageError("a graph of LLB has no files")
-        return self.context
+        return cast("SourceLike", self.context)
 
     def graph(self) -> State | Definition:
         """Return the context, where it is a graph of LLB; UsageError where it is a tree."""
-        if not hasattr(self.context, "definition"):
+        if not self.is_graph:
             raise UsageError("the context is no graph of LLB")
         return cast("State | Definition", self.context)
 

@@ -158,7 +158,7 @@ class _Directories(NamedTuple):
 
 
 def _contexts(options: BuildOptions) -> _Directories | Contexts:
-    if _is_graph(options):
+    if options.is_graph:
         from mobysession.build.graph import graph_contexts
 
         return graph_contexts(options)
@@ -176,10 +176,6 @@ def _contexts(options: BuildOptions) -> _Directories | Contexts:
     return _Directories(sources, context.resolve().name, shared_key(context), directory / dockerfile)
 
 
-def _is_graph(options: BuildOptions) -> bool:
-    return hasattr(options.context, "definition")
-
-
 def _looks_remote(context: object) -> bool:
     """Tell apart, without loading anything, what cannot be an address."""
     return isinstance(context, str) and (":" in context or context.startswith("github.com/"))
@@ -194,7 +190,7 @@ def _needs_more(options: BuildOptions) -> bool:
 def _with_found(options: BuildOptions, contexts: _Directories | Contexts) -> BuildOptions:
     """Add what the frontend is told of a context besides its files: its address, or what git knows of it."""
     found: dict[str, str] = {}
-    if _is_graph(options):
+    if options.is_graph:
         return options
     if _looks_remote(options.context) or options.build_contexts or options.file == "-":
         from mobysession.build.remote import context_attributes, is_git_ssh, is_remote_context
@@ -267,7 +263,7 @@ async def refuse_unsupported(endpoint: Endpoint, options: BuildOptions) -> None:
         from mobysession.build.cache import refuse_impossible as refuse_caches
 
         await refuse_caches(endpoint, options)
-    if _is_graph(options):
+    if options.is_graph:
         # What is left is for frontends.
         return
     if options.build_contexts:

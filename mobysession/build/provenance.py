@@ -13,23 +13,21 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from mobysession import limits
-from mobysession._pb import content_pb2, control_pb2
-from mobysession.errors import RpcError, StatusCode
+from mobysession.buildkit.history import PREDICATE
+from mobysession.errors import ApiError, RpcError, StatusCode, UnsupportedByEngine
 from mobysession.jsontext import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
     from mobysession.build.options import BuildOptions
     from mobysession.buildkit.control import Control
+    from mobysession.buildkit.history import History
 
 __all__ = ["is_wanted", "metadata_provenance", "read_provenance"]
 
-_HISTORY: Final = "/moby.buildkit.v1.Control/ListenBuildHistory"
-_READ: Final = "/containerd.services.content.v1.Content/Read"
 _MODE: Final = "BUILDX_METADATA_PROVENANCE"
 _OFF: Final = ("disabled", "0", "f", "false")
-_PREDICATE: Final = "in-toto.io/predicate-type"
 _SLSA: Final = "https://slsa.dev/provenance/"
 #: What BuildKit calls its way of building in SLSA 0.2.
 _BUILD_TYPE: Final = "https://mobyproject.org/buildkit@v1"
@@ -56,40 +54,39 @@ async def read_provenance(control: Control, ref: str) -> dict[str, Any]:
         RpcError: the engine failed to say.
     """
     found: dict[str, Any] = {}
-    async for name, descriptor in _descriptors(control, ref):
+    history = control.history
+    for platform, digest in (await _attested(history, ref)).items():
         try:
-            document = parse_json(await _read(control, descriptor))
+            document = parse_json(await _read(history, digest))
         except ValueError:
             continue
         if isinstance(document, dict):
-            found[name] = document
+            found[platform] = document
     return found
 
 
-async def _descriptors(control: Control, ref: str) -> AsyncIterator[tuple[str, control_pb2.Descriptor]]:
-    request = control_pb2.BuildHistoryRequest(Ref=ref, EarlyExit=True)
-    events = control.channel.unary_stream(_HISTORY, request, control_pb2.BuildHistoryEvent)
+async def _attested(history: History, ref: str) -> dict[str, str]:
+    """Return the digests of the provenances in the record of a solve, by platform; none where there is no record."""
     try:
-        async with aclosing(events):
-            async for event in events:
-                results = dict(event.record.Results) or {"": event.record.Result}
-                for name, result in results.items():
-                    for descriptor in result.Attestations:
-                        if descriptor.size > limits.MAX_PROVENANCE:
-                            continue
-                        if descriptor.annotations.get(_PREDICATE, "").startswith(_SLSA):
-                            yield name, descriptor
-                            break
+        record = (await history.get(ref)).message
+    except (ApiError, UnsupportedByEngine):
+        return {}
     except RpcError as error:
-        if error.code not in (StatusCode.UNIMPLEMENTED, StatusCode.NOT_FOUND):
+        if error.code is not StatusCode.NOT_FOUND:
             raise
+        return {}
+    found: dict[str, str] = {}
+    # Not the record's ``blobs``, each of which is there once: several platforms may have one provenance.
+    for platform, result in (dict(record.Results) or {"": record.Result}).items():
+        for one in result.Attestations:
+            if one.size <= limits.MAX_PROVENANCE and one.annotations.get(PREDICATE, "").startswith(_SLSA):
+                found.setdefault(platform, one.digest)
+    return found
 
 
-async def _read(control: Control, descriptor: control_pb2.Descriptor) -> bytes:
-    request = content_pb2.ReadContentRequest(digest=descriptor.digest, size=descriptor.size)
-    parts = control.channel.unary_stream(_READ, request, content_pb2.ReadContentResponse)
-    async with aclosing(parts):
-        return b"".join([part.data async for part in parts])
+async def _read(history: History, digest: str) -> bytes:
+    async with aclosing(history.read(digest)) as parts:
+        return b"".join([part async for part in parts])
 
 
 def metadata_provenance(found: Mapping[str, Any]) -> dict[str, Any]:

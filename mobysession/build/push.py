@@ -14,16 +14,16 @@ import hashlib
 import json
 import math
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mobysession._pb import control_pb2
-from mobysession.build.fields import parse_bool
-from mobysession.dockerconfig import DOCKER_HUB_KEY
+from mobysession.dockerconfig import config_key
 from mobysession.errors import ApiError, BuildFailed, HandshakeError
 from mobysession.identity import new_id
 from mobysession.jsontext import parse_json
 from mobysession.services.credentials import credential_source
+from mobysession.services.image_name import ImageName
 from mobysession.transport.api import EngineApi
 
 if TYPE_CHECKING:
@@ -34,14 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PushStep", "names_to_push", "push_images"]
 
-_HUB: Final = "docker.io"
-_HUB_HOST: Final = "registry-1.docker.io"
-
 
 def names_to_push(options: BuildOptions) -> list[str]:
     """Return the names under which outputs of a build are to be pushed."""
     for output in options.exports():
-        if output.type == "registry" or (output.type == "image" and parse_bool(output.attrs.get("push", "")) is True):
+        if output.type in ("image", "registry") and output.is_pushed:
             named = output.attrs.get("name", "")
             return list(options.tags) or [name for name in named.split(",") if name]
     return []
@@ -75,22 +72,16 @@ async def _pushes_itself(engine: EngineApi) -> bool:
     return has_containerd_store(await engine.get_json("/info"))
 
 
-def _host(name: str) -> str:
-    first, slash, _ = name.partition("/")
-    return first if slash and ("." in first or ":" in first or first == "localhost") else _HUB
-
-
 async def _login(source: CredentialSource, name: str, progress: BuildProgress) -> tuple[str, str]:
     """Return the header with the login for a name's registry; an identity token is a secret without a user."""
-    host = _host(name)
-    found = await source.lookup(_HUB_HOST if host == _HUB else host)
+    host = ImageName.parse(name).host
+    found = await source.lookup(host)
     if found.secret and progress.redactor is not None:
         progress.redactor.add(found.secret)
-    address = DOCKER_HUB_KEY if host == _HUB else host
     login = (
         {"username": found.username, "password": found.secret} if found.username else {"identitytoken": found.secret}
     )
-    document = {**login, "serveraddress": address} if found.secret else {}
+    document = {**login, "serveraddress": config_key(host)} if found.secret else {}
     return "X-Registry-Auth", base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
 
 

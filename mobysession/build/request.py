@@ -158,13 +158,15 @@ _MEANT = frozenset(("BUILDKIT_SYNTAX", "BUILDKIT_MULTI_PLATFORM"))
 
 
 def _meant_by_arguments(arguments: Mapping[str, str]) -> dict[str, str]:
+    from mobysession.build.fields import parse_bool  # only for who has such arguments: start-up
+
     attributes: dict[str, str] = {}
     syntax = arguments.get("BUILDKIT_SYNTAX")
     if syntax is not None:
         if not syntax.strip():
             raise UsageError("the build argument BUILDKIT_SYNTAX is empty", hint="Name the image of a frontend.")
         attributes |= {"source": syntax.split()[0], "cmdline": syntax}
-    if arguments.get("BUILDKIT_MULTI_PLATFORM", "").lower() in ("1", "t", "true"):
+    if parse_bool(arguments.get("BUILDKIT_MULTI_PLATFORM", "")):
         attributes["multi-platform"] = "true"
     return attributes
 

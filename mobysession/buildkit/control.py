@@ -93,7 +93,10 @@ class Control:
         return [worker(record) for record in (await self._list_workers(filters)).record]
 
     async def worker_labels(self) -> list[dict[str, str]]:
-        """Return the labels of what executes builds there: all that a build wants to know of it, and asks each time."""
+        """Return the labels of what executes builds there.
+
+        They are all that a build wants to know of it, which asks each time: `list_workers` would load more for that.
+        """
         return [dict(record.Labels) for record in (await self._list_workers()).record]
 
     async def _list_workers(self, filters: Sequence[str] = ()) -> control_pb2.ListWorkersResponse:

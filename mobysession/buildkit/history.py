@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
     from mobysession.rpc.client import Channel
 
-__all__ = ["Blob", "BuildRecord", "History", "RecordStatus"]
+__all__ = ["PREDICATE", "Blob", "BuildRecord", "History", "RecordStatus"]
 
 _CONTROL = "/moby.buildkit.v1.Control/"
 _CONTENT = "/containerd.services.content.v1.Content/"
-_PREDICATE = "in-toto.io/predicate-type"
+#: Names the predicate of an attestation, among the annotations of its descriptor.
+PREDICATE = "in-toto.io/predicate-type"
 
 RecordStatus = Literal["running", "completed", "error", "canceled"]
 
@@ -249,9 +250,11 @@ def _status(message: control_pb2.BuildHistoryRecord) -> RecordStatus:
 
 
 def _blobs(message: control_pb2.BuildHistoryRecord) -> list[Blob]:
-    results = [("", message.Result), *sorted(message.Results.items())] if message.HasField("Result") else None
+    results = sorted(message.Results.items())
+    if message.HasField("Result"):
+        results.insert(0, ("", message.Result))
     found: dict[str, Blob] = {}
-    for platform, result in results or sorted(message.Results.items()):
+    for platform, result in results:
         descriptors = [descriptor for _, descriptor in sorted(result.Results.items())]
         if result.HasField("ResultDeprecated"):
             descriptors.insert(0, result.ResultDeprecated)
@@ -261,7 +264,7 @@ def _blobs(message: control_pb2.BuildHistoryRecord) -> list[Blob]:
 
 
 def _blob(descriptor: control_pb2.Descriptor) -> Blob:
-    kind = descriptor.annotations.get(_PREDICATE, "")
+    kind = descriptor.annotations.get(PREDICATE, "")
     return Blob(descriptor.digest, descriptor.media_type, descriptor.size, kind)
 
 

@@ -138,16 +138,20 @@ async def _add_record(blobs: _Blobs, record: BuildRecord, platform: str) -> dict
 
 
 def _files(message: control_pb2.BuildHistoryRecord) -> Iterable[tuple[control_pb2.Descriptor, bool]]:
+    """Yield the files of a record in the order of buildx, each with whether it is a result."""
     if message.HasField("logs"):
         yield message.logs, False
-    results = [message.Result] if message.HasField("Result") else []
-    for at, result in enumerate((*results, *(result for _, result in sorted(message.Results.items())))):
-        if at == len(results) and message.HasField("externalError"):
-            yield message.externalError, False
-        yield from ((attestation, False) for attestation in result.Attestations)
-        yield from ((descriptor, True) for _, descriptor in sorted(result.Results.items()))
+    if message.HasField("Result"):
+        yield from _files_of(message.Result)
     if message.HasField("externalError"):
         yield message.externalError, False
+    for _, result in sorted(message.Results.items()):
+        yield from _files_of(result)
+
+
+def _files_of(result: control_pb2.BuildResultInfo) -> Iterable[tuple[control_pb2.Descriptor, bool]]:
+    yield from ((attestation, False) for attestation in result.Attestations)
+    yield from ((descriptor, True) for _, descriptor in sorted(result.Results.items()))
 
 
 def _hide_cache_attributes(attributes: Any) -> None:

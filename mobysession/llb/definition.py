@@ -54,10 +54,10 @@ class Definition:
 
         try:
             definition = cls(ops_pb2.Definition.FromString(data))
-            definition.as_json()
-        except (DecodeError, KeyError) as error:
+            operations = definition.operations
+        except DecodeError as error:
             raise UsageError("this is no definition of a build") from error
-        if len(definition.operations) < 2:
+        if len(operations) < 2:
             raise UsageError("this is no definition of a build: it has no operation")
         return definition
 

@@ -94,6 +94,8 @@ def test_an_expression(folder: Path, expression: str, expected: str) -> None:
         ('"${[]}"', "X needs a text|args.X needs a text"),
         ("range(100000)", "more than 1024 numbers"),
         ('regex("(", "x")', "is no regular expression"),
+        ('timeadd("2024-01-02T03:04:05Z", "soon")', "'soon' is no duration"),
+        ('timeadd("yesterday", "1h")', "'yesterday' is no time"),
         ("target", "target is no value by itself"),
         ("target.other.args", "there is no target 'other'"),
         ("target.default.args", "depends on itself"),

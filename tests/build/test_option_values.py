@@ -155,7 +155,9 @@ def test_other_entitlements_are_refused(given: str, words: str) -> None:
 )
 def test_calls(given: str, call: Call | None) -> None:
     """``build`` is no call; the rest is a name with a format."""
-    assert BuildOptions(call=given).called() == call
+    options = BuildOptions(call=given)
+    assert options.called() == call
+    assert (options.call is None) is (call is None)
 
 
 @pytest.mark.parametrize("given", ["", ",", "check,outline", "check,format=xml", "check,ignorestatus=maybe", "a,b=c"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,18 @@ def test_an_operation_is_known_by_the_digest_of_its_bytes() -> None:
     assert [each.digest for each in command.inputs] == [digests[0]]
     assert (result.WhichOneof("op"), [each.digest for each in result.inputs]) == (None, [digests[1]])
     assert image.source.identifier == "docker-image://docker.io/library/busybox:latest"
+
+
+def test_a_state_copies_with_all_that_the_action_takes() -> None:
+    """The method has the arguments of `mobysession.llb.copy`, and hands each of them on."""
+    action, method = (inspect.signature(copy).parameters for copy in (llb.copy, llb.State.copy))
+    assert set(method) - {"self", "name"} == set(action)
+    given: dict[str, Any] = {"include": ["a"], "exclude": ["b"], "mode": 0o600, "owner": (1, 2)}
+    given["created"] = datetime(1970, 1, 2, tzinfo=UTC)
+    given |= dict.fromkeys(("contents", "parents", "wildcard", "empty_ok", "follow", "unpack"), True)
+    assert set(given) == set(action) - {"source", "src", "dest"}
+    made = BASE.copy(llb.local("src"), "/a", "/b", **given)
+    assert last(made) == last(BASE.file(llb.copy(llb.local("src"), "/a", "/b", **given)))
 
 
 def test_equal_graphs_are_equal_bytes() -> None:
