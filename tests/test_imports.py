@@ -87,7 +87,11 @@ def test_a_session_and_a_build_load_nothing_heavy(tmp_path):
     # What hosts grpcio's servicers is imported when somebody has one; what fetches tokens, when a registry wants one;
     # what writes an index, when several nodes have built.
     late = {
-        *("mobysession.services.registry_tokens", "mobysession.services.registry"),
+        *(
+            "mobysession.services.registry",
+            "mobysession.services.registry_http",
+            "mobysession.services.registry_tokens",
+        ),
         *(() if sys.platform == "win32" else ("mobysession.transport.pipe_windows",)),
     }
     names = [name for name in names if name not in late and not name.startswith("mobysession.rpc.grpcio")]

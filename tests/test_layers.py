@@ -24,6 +24,7 @@ GROUND = (
     "_version",
     "_pb",
     "concurrency",
+    "program",
     "events",
     "jsontext",
     "dockerconfig",

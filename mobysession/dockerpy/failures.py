@@ -10,7 +10,6 @@ from docker.errors import APIError, DockerException, InvalidVersion
 from mobysession.errors import (
     ApiError,
     BuildFailed,
-    ConnectError,
     ContextError,
     HandshakeTimeout,
     StatusCode,
@@ -27,12 +26,18 @@ __all__ = ["as_docker_error"]
 
 
 def as_docker_error(error: MobysessionError, url: str) -> Exception:
-    """Return what docker-py would raise where the build could not even begin.
+    """Return what docker-py would raise where the build could not even begin, with ``error`` as its cause.
 
     Args:
         error: what was raised here.
         url: the daemon's, for the message.
     """
+    found = _translated(error, url)
+    found.__cause__ = error
+    return found
+
+
+def _translated(error: MobysessionError, url: str) -> Exception:
     text = error.message if error.hint is None else f"{error.message}. {error.hint}"
     if isinstance(error, UnsupportedByEngine):
         return InvalidVersion(text)
@@ -45,7 +50,7 @@ def as_docker_error(error: MobysessionError, url: str) -> Exception:
         return _api_error(text, 400 if invalid else 500, url)
     if isinstance(error, HandshakeTimeout):
         return requests.exceptions.ReadTimeout(text)
-    if isinstance(error, (ConnectError, TransportError)):
+    if isinstance(error, TransportError):
         return requests.exceptions.ConnectionError(text)
     return DockerException(text)
 

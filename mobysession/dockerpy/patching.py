@@ -32,9 +32,8 @@ def patch() -> Callable[[], None]:
 
 
 def _set(api_build: Callable[..., Any], images_build: Callable[..., Any]) -> None:
-    # By name, for to a type checker a method is not to be assigned to.
-    setattr(BuildApiMixin, "build", api_build)  # noqa: B010
-    setattr(ImageCollection, "build", images_build)  # noqa: B010
+    setattr(BuildApiMixin, "build", api_build)  # noqa: B010 - a type checker lets no method be assigned to
+    setattr(ImageCollection, "build", images_build)  # noqa: B010 - likewise
 
 
 #: docker-py's arguments may be given by position.

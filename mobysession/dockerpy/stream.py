@@ -159,7 +159,6 @@ class _Run:
             self._fail(error)
         except MobysessionError as error:
             self._error = as_docker_error(error, self._endpoint.url)
-            self._error.__cause__ = error
         except Exception as error:
             # Not one of those that are raised on purpose; whoever reads is to see it.
             self._error = error
@@ -171,7 +170,6 @@ class _Run:
         self.failure = error
         if error.step is None and not self._chunks:
             self._error = as_docker_error(error, self._endpoint.url)
-            self._error.__cause__ = error
         else:
             self._push(failure(error), ending=True)
 

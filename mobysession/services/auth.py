@@ -148,8 +148,7 @@ class Auth:
         # As old as it is, or else a daemon that keeps asking would keep it alive.
         self._offered[host] = expiry, login
         # Without a login the daemon needs nobody to fetch a token; with one that nobody can check it gets the login.
-        can_fetch = login.registry_token or (login.secret and await self._can_fetch(host))
-        if not can_fetch or not _is_bare(host):
+        if not _is_bare(host) or not (login.registry_token or (login.secret and await self._can_fetch(host))):
             raise RpcError(StatusCode.UNAVAILABLE, f"no client side tokens for {host}")
         if self._seeds is None:
             from mobysession.services.token_authority import TokenSeeds
@@ -158,7 +157,7 @@ class Auth:
         return await trio.to_thread.run_sync(self._seeds.seed, host)
 
     async def _can_fetch(self, host: str) -> bool:
-        return _is_bare(host) and await self._token_fetcher().can_fetch(host)
+        return await self._token_fetcher().can_fetch(host)
 
     def _token_fetcher(self) -> TokenFetcher:
         if self._fetcher is None:

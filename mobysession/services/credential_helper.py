@@ -20,7 +20,7 @@ import trio
 from mobysession import dockerconfig, limits
 from mobysession.errors import CredentialError
 from mobysession.jsontext import parse_json
-from mobysession.services.program import TooMuchOutput, run_program
+from mobysession.program import TooMuchOutput, run_program
 
 if TYPE_CHECKING:
     from pathlib import Path

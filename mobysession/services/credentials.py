@@ -8,6 +8,7 @@ for it. Nothing found is an answer like any other, `ANONYMOUS`: the registry is 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
     from mobysession.services.credential_helper import HelperAnswer
 
-__all__ = ["ANONYMOUS", "CredentialSource", "Credentials", "CredentialsFrom", "DockerCredentials", "credential_source"]
+__all__ = [
+    *("ANONYMOUS", "CredentialSource", "Credentials", "CredentialsFrom", "DockerCredentials", "Lookups"),
+    "credential_source",
+]
 
 #: The user name by which a helper says that the secret is an identity token.
 _NO_USER: Final = "<token>"
@@ -91,41 +95,22 @@ def credential_source(source: CredentialsFrom | None) -> CredentialSource:
     )
 
 
-class DockerCredentials:
-    """Look credentials up where the docker CLI keeps them; never changes anything there.
+class Lookups(ABC):
+    """Keeps what `_find` finds for ``cache_for`` seconds, also that there is nothing; a failure is not kept."""
 
-    What was found is used again for ``cache_for`` seconds, also that there is nothing; a failure is not kept.
-
-    Args:
-        config_dir: the directory of ``config.json``; None: ``$DOCKER_CONFIG``, else ``~/.docker``, at each lookup.
-        timeout: seconds that a credential helper may take.
-        cache_for: seconds for which a result is used again.
-    """
-
-    def __init__(
-        self,
-        config_dir: str | os.PathLike[str] | None = None,
-        *,
-        timeout: float = limits.CREDENTIAL_HELPER_TIMEOUT,
-        cache_for: float = limits.CREDENTIAL_CACHE,
-    ) -> None:
-        self._config_dir = config_dir
-        self._timeout = timeout
+    def __init__(self, cache_for: float = limits.CREDENTIAL_CACHE) -> None:
         self._cache_for = cache_for
         self._cache: dict[str, tuple[float, Credentials]] = {}
         # Of several steps that ask for one registry at once only the first should cost a helper. Different registries
         # do not wait for each other, but where a keychain may hang when it is asked twice (docker/cli#1862).
         self._turns: dict[str, trio.Lock] = {}
 
-    def __repr__(self) -> str:
-        return f"DockerCredentials({str(self._config_dir)!r})" if self._config_dir else "DockerCredentials()"
-
     async def lookup(self, host: str) -> Credentials:
         """Return the credentials for a registry, as `CredentialSource.lookup` says.
 
         Raises:
-            CredentialError: the configuration cannot be read, or a helper failed; the message names the file, the
-                helper and the registry, and the user must mend them.
+            CredentialError: there may be some, and they cannot be had; the user must mend what the message names, such
+                as a configuration or a helper.
 
         Cancel: a running helper is killed, and gone when this returns.
         """
@@ -135,7 +120,7 @@ class DockerCredentials:
             # Not the loop's clock: a source may outlive a loop.
             if time.monotonic() < expiry:
                 return found
-            found = await self._find(key)
+            found = await self._find(host, key)
             self._remember(key, found)
         return found
 
@@ -156,7 +141,37 @@ class DockerCredentials:
             del self._cache[next(iter(self._cache))]
         self._cache[key] = (time.monotonic() + self._cache_for, found)
 
-    async def _find(self, key: str) -> Credentials:
+    @abstractmethod
+    async def _find(self, host: str, key: str) -> Credentials:
+        """Look up the credentials for a registry, whose key in a configuration is ``key``."""
+
+
+class DockerCredentials(Lookups):
+    """Look credentials up where the docker CLI keeps them; never changes anything there.
+
+    What was found is used again for ``cache_for`` seconds, also that there is nothing; a failure is not kept.
+
+    Args:
+        config_dir: the directory of ``config.json``; None: ``$DOCKER_CONFIG``, else ``~/.docker``, at each lookup.
+        timeout: seconds that a credential helper may take.
+        cache_for: seconds for which a result is used again.
+    """
+
+    def __init__(
+        self,
+        config_dir: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float = limits.CREDENTIAL_HELPER_TIMEOUT,
+        cache_for: float = limits.CREDENTIAL_CACHE,
+    ) -> None:
+        super().__init__(cache_for)
+        self._config_dir = config_dir
+        self._timeout = timeout
+
+    def __repr__(self) -> str:
+        return f"DockerCredentials({str(self._config_dir)!r})" if self._config_dir else "DockerCredentials()"
+
+    async def _find(self, host: str, key: str) -> Credentials:
         config, helper = await trio.to_thread.run_sync(self._configuration, key)
         # A helper's answer takes the place of a login, and not of a registry token: docker/cli's native store.
         entry = config.auth_entry(key)

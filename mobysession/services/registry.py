@@ -10,21 +10,21 @@ Source: opencontainers/distribution-spec spec.md; distribution/distribution docs
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httpx
 import trio
 
 from mobysession import limits
-from mobysession._version import __version__
 from mobysession.errors import ApiError, ConnectError, CredentialError, RemoteProtocolError
 from mobysession.redaction import Redactor
 from mobysession.services.registry_certificates import tls_context
+from mobysession.services.registry_http import challenges, is_loopback, make_client
 from mobysession.services.registry_tokens import TokenFetcher, TokenRequest
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
     from mobysession.services.credentials import CredentialSource
     from mobysession.services.image_name import ImageName
@@ -38,8 +38,6 @@ MANIFEST_TYPES: Final = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-_LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "[::1]"))
-_PARAMETER: Final = r'([a-zA-Z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'
 #: Characters of a registry's own words that an error repeats.
 _LONGEST_ANSWER: Final = 500
 
@@ -105,13 +103,13 @@ class Registry:
         name: ImageName,
         what: str,
         *,
-        headers: list[tuple[str, str]] | None = None,
+        headers: Sequence[tuple[str, str]] = (),
         content: bytes | None = None,
     ) -> httpx.Response:
-        answer = await self._send(method, name, what, headers or [], content)
+        answer = await self._send(method, name, what, headers, content)
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             self._logins[name.host, name.repository] = await self._authorize(name, answer)
-            answer = await self._send(method, name, what, headers or [], content)
+            answer = await self._send(method, name, what, headers, content)
         if answer.status_code >= httpx.codes.BAD_REQUEST:
             said = self._redactor.redact(answer.text[:_LONGEST_ANSWER].strip())
             message = f"{name.host} refuses {method} {what} of {name.repository}: {answer.status_code} {said}"
@@ -121,14 +119,14 @@ class Registry:
         return answer
 
     async def _send(
-        self, method: str, name: ImageName, what: str, headers: list[tuple[str, str]], content: bytes | None
+        self, method: str, name: ImageName, what: str, headers: Sequence[tuple[str, str]], content: bytes | None
     ) -> httpx.Response:
         login = self._logins.get((name.host, name.repository))
-        sent = [*headers, ("authorization", login)] if login else headers
+        sent = [*headers, *([("authorization", login)] if login else ())]
         if name.host in self._schemes:
             schemes: tuple[str, ...] = (self._schemes[name.host],)
         else:
-            schemes = ("https", "http") if _is_loopback(name.host) else ("https",)
+            schemes = ("https", "http") if is_loopback(name.host) else ("https",)
         async with await self._client(name.host) as client:
             failure: Exception | None = None
             for scheme in schemes:
@@ -156,16 +154,14 @@ class Registry:
         self._redactor.add(login.registry_token)
         if login.registry_token:
             return f"Bearer {login.registry_token}"
-        for challenge in answer.headers.get_list("www-authenticate"):
-            scheme, _, rest = challenge.strip().partition(" ")
-            if scheme.lower() == "bearer":
-                said = {key.lower(): quoted or bare for key, quoted, bare in re.findall(_PARAMETER, rest)}
+        for scheme, said in challenges(answer.headers):
+            if scheme == "bearer":
                 scopes = (f"repository:{name.repository}:pull,push",)
                 wanted = TokenRequest(name.host, said.get("realm", ""), said.get("service", ""), scopes)
                 token = await self._fetcher.fetch(wanted, login)
                 self._redactor.add(token.value)
                 return f"Bearer {token.value}"
-            if scheme.lower() == "basic" and login.username:
+            if scheme == "basic" and login.username:
                 import base64
 
                 return "Basic " + base64.b64encode(f"{login.username}:{login.secret}".encode()).decode()
@@ -176,12 +172,7 @@ class Registry:
     async def _client(self, host: str) -> httpx.AsyncClient:
         if host not in self._trust:
             self._trust[host] = await trio.to_thread.run_sync(tls_context, (host,))
-        return httpx.AsyncClient(
-            verify=self._trust[host],
-            timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, limits.TOKEN_CONNECT_TIMEOUT)),
-            headers={"user-agent": f"mobysession/{__version__}", "accept-encoding": "identity"},
-            trust_env=not _is_loopback(host),
-        )
+        return make_client(host, self._trust[host], self._timeout)
 
 
 async def _bounded(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
@@ -214,8 +205,3 @@ def _checked(name: ImageName, digest: str, body: bytes) -> bytes:
 
 def _digest(body: bytes) -> str:
     return "sha256:" + hashlib.sha256(body).hexdigest()
-
-
-def _is_loopback(host: str) -> bool:
-    bare = host if host.endswith("]") else host.rpartition(":")[0] or host
-    return bare in _LOOPBACK

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import httpx
 import trio
 
 from mobysession import dockerconfig, limits
-from mobysession._version import __version__
 from mobysession.errors import CredentialError, RpcError, StatusCode, UsageError
 from mobysession.services.registry_certificates import tls_context
+from mobysession.services.registry_http import challenges, is_loopback, make_client
 
 if TYPE_CHECKING:
     import ssl
@@ -40,13 +39,8 @@ _LIFETIME: Final = 60
 #: What a registry answers a POST with that knows GET only.
 _ASK_AGAIN: Final = frozenset((401, 404, 405))
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
-_LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 #: The host that answers for Docker Hub, whatever its login is kept under.
 _DOCKER_HUB: Final = "registry-1.docker.io"
-_PARAMETER: Final = r'([a-zA-Z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'
-_QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
-#: The beginning of a challenge: a word with a space behind it, where a parameter has its ``=``.
-_SCHEME: Final = r"(?:^|,)\s*([a-zA-Z][\w-]*)\s+(?=[a-zA-Z])"
 
 
 class TokenRequest(NamedTuple):
@@ -214,14 +208,7 @@ class TokenFetcher:
             self._trust[hosts] = await trio.to_thread.run_sync(tls_context, hosts)
             while len(self._trust) > limits.CREDENTIAL_CACHE_HOSTS:
                 del self._trust[next(iter(self._trust))]
-        return httpx.AsyncClient(
-            verify=self._trust[hosts],
-            timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, limits.TOKEN_CONNECT_TIMEOUT)),
-            # Unpacked, a small answer could be a very large one.
-            headers={"user-agent": f"mobysession/{__version__}", "accept-encoding": "identity"},
-            # A proxy would get in the clear what is meant for this machine; Go's clients ask none for the loopback.
-            trust_env=not _is_loopback(url),
-        )
+        return make_client(hosts[1], self._trust[hosts], self._timeout)
 
     async def _ask(self, client: httpx.AsyncClient, method: str, url: httpx.URL, **given: Any) -> _Answer:
         try:
@@ -250,29 +237,17 @@ async def _ask(client: httpx.AsyncClient, method: str, url: httpx.URL, **given: 
 
 
 def _realm(answer: _Answer, *, plain: bool) -> httpx.URL | None:
-    for rest in filter(None, map(_bearer, answer.headers.get_list("www-authenticate"))):
-        for name, quoted, bare in re.findall(_PARAMETER, rest):
-            if name.lower() == "realm":
-                try:
-                    realm = httpx.URL(re.sub(r"\\(.)", r"\1", quoted) or bare)
-                except httpx.InvalidURL:
-                    return None
-                # A realm without TLS would carry the login in the clear, but within this machine.
-                within = plain and realm.scheme == "http" and _is_loopback(realm)
-                return realm if realm.scheme == "https" or within else None
-    return None
-
-
-def _bearer(header: str) -> str:
-    """Return the parameters of the Bearer challenge in a header, which may hold several (RFC 9110 section 11.6.1)."""
-    # What is quoted may look like anything.
-    masked = re.sub(_QUOTED, lambda found: "_" * len(found[0]), header)
-    schemes = list(re.finditer(_SCHEME, masked))
-    ends = [*(scheme.start() for scheme in schemes[1:]), len(header)]
-    for scheme, end in zip(schemes, ends, strict=False):
-        if scheme[1].lower() == "bearer":
-            return header[scheme.end() : end]
-    return ""
+    bearers = (said.parameters for said in challenges(answer.headers) if said.scheme == "bearer")
+    named = next((parameters["realm"] for parameters in bearers if "realm" in parameters), None)
+    if named is None:
+        return None
+    try:
+        realm = httpx.URL(named)
+    except httpx.InvalidURL:
+        return None
+    # A realm without TLS would carry the login in the clear, but within this machine.
+    within = plain and realm.scheme == "http" and _is_loopback(realm)
+    return realm if realm.scheme == "https" or within else None
 
 
 def _form(request: TokenRequest, login: Credentials) -> dict[str, str]:
@@ -335,7 +310,7 @@ def _address(realm: str) -> httpx.URL:
 
 
 def _is_loopback(url: httpx.URL) -> bool:
-    return url.host in _LOOPBACK
+    return is_loopback(url.netloc.decode("ascii"))
 
 
 def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:

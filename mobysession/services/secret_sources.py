@@ -185,7 +185,7 @@ async def read_command(secret_id: str, source: SecretCommand) -> bytes:
 
     Cancel: it is killed.
     """
-    from mobysession.services.program import TooMuchOutput, run_program  # only for who has a command: start-up
+    from mobysession.program import TooMuchOutput, run_program  # only for who has a command: start-up
 
     def failure(reason: str) -> SecretError:
         return SecretError(

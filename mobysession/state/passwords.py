@@ -10,18 +10,16 @@ Source: docker/docker-credential-helpers credentials/credentials.go.
 
 from __future__ import annotations
 
-import functools
 import json
-import subprocess
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
 import trio
 
 from mobysession import dockerconfig, limits
-from mobysession.concurrency import open_nursery
 from mobysession.errors import CredentialError
 from mobysession.jsontext import parse_json
+from mobysession.program import TooMuchOutput, run_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,42 +166,18 @@ class HelperPasswords:
     async def _run(self, verb: str, question: str) -> tuple[int, bytes]:
         try:
             with trio.fail_after(limits.CREDENTIAL_HELPER_TIMEOUT):
-                return await self._ask(verb, question)
-        except OSError as error:
-            raise self._failure(f"cannot be started: {error.strerror}") from error
+                return await run_program([self.name, verb], question.encode(), limit=limits.CREDENTIAL_HELPER_OUTPUT)
+        except (OSError, ValueError) as error:
+            raise self._failure(f"cannot be started: {error}") from error
         except trio.TooSlowError:
             raise self._failure(f"did not answer within {limits.CREDENTIAL_HELPER_TIMEOUT:g} s") from None
-
-    async def _ask(self, verb: str, question: str) -> tuple[int, bytes]:
-        output = bytearray()
-        run = functools.partial(
-            trio.run_process,
-            stdin=question.encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            check=False,
-            deliver_cancel=_kill,
-        )
-        async with open_nursery() as nursery:
-            process: trio.Process = await nursery.start(run, [self.name, verb])
-            assert process.stdout is not None  # asked for above
-            async with process.stdout:
-                async for chunk in process.stdout:
-                    output += chunk
-                    if len(output) > limits.CREDENTIAL_HELPER_OUTPUT:
-                        raise self._failure(f"printed more than {limits.CREDENTIAL_HELPER_OUTPUT} bytes")
-        assert process.returncode is not None  # run_process waits for it
-        return process.returncode, bytes(output)
+        except TooMuchOutput:
+            raise self._failure(f"printed more than {limits.CREDENTIAL_HELPER_OUTPUT} bytes") from None
 
     def _failure(self, reason: str) -> CredentialError:
         return CredentialError(
             f"{self.name} {reason}", hint="Mend it, or take it out of config.json; what it prints is not shown."
         )
-
-
-async def _kill(process: trio.Process) -> None:
-    # At once: it has had its time, and holds nothing that it would have to put away.
-    process.kill()
 
 
 def _url(address: str) -> str:

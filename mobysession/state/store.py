@@ -73,7 +73,7 @@ class Store:
         self._posted: list[Job] = []
         self._observers: list[Observer] = []
         self._leaving: list[Observer] = []
-        #: Tasks in `wait_change`.
+        #: Tasks in `wait_for`.
         self._waiting = 0
         self._seen = -1
         self._turning = trio.Lock()
@@ -132,17 +132,13 @@ class Store:
         if failure is not None:
             raise failure
 
-    async def wait_change(self) -> None:
-        """Wait until something is written, here or by another process."""
-        await self.wait_for(self.change)
-
     @property
     def change(self) -> trio.Event:
-        """What happens with the next change; for who has to look between taking it and waiting with `wait_for`."""
+        """What happens when something is written next, here or by another process; to be given to `wait_for`."""
         return self._changed
 
     async def wait_for(self, change: trio.Event) -> None:
-        """Wait for a change."""
+        """Wait for a `change` that was taken before, so that what came in between is not missed."""
         self._waiting += 1
         # The worker sleeps for ever while nobody wants to know.
         self.wake()

@@ -38,9 +38,11 @@ class Said:
         """Tell whether ``other`` is the same but for what is hidden."""
         if self.body is None:
             return True
-        if not self.hidden or len(self.body) != len(other):
+        if not self.hidden:
+            return self.body == other
+        if len(self.body) != len(other):
             # What is hidden may have another length elsewhere: then what stands before and behind it counts.
-            return self.body == other if not self.hidden else self._frames(other)
+            return self._frames(other)
         at = 0
         for start, end in (*self.hidden, (len(other), len(other))):
             if self.body[at:start] != other[at:start]:
@@ -106,13 +108,14 @@ def text_differs(expected: str, found: str) -> bool:
 def _tree(messages: Iterable[Said]) -> _Tree | None:
     tree = _Tree()
     for message in messages:
-        if message.body is None or (piece := split_data(message.body)) is None:
-            if message.body is None or not _sort(tree, message, message.body):
-                return None
-        else:
+        if message.body is None:
+            return None
+        if (piece := split_data(message.body)) is not None:
             entry, start = piece
             spans = tuple((low - start, high - start) for low, high in message.hidden if low >= start)
             tree.contents.setdefault(entry, []).append(Said(message.body[start:], spans))
+        elif not _sort(tree, message, message.body):
+            return None
     return tree
 
 

@@ -15,6 +15,7 @@ which a daemon makes on its own account. `ReplayDaemon` does the same for every 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -104,7 +105,7 @@ class _Part:
         else:
             self.said.append((record.body or b"", len(self.answers)))
 
-    def skipped(self, supported: Callable[[str], bool], skip: Iterable[str]) -> str | None:
+    def skipped(self, skip: Iterable[str]) -> str | None:
         """Return why it cannot be played, or need not be; None where it is."""
         method = self.began.method.lower()
         if method.startswith(_HEALTH):
@@ -117,9 +118,7 @@ class _Part:
             return "its request is a secret"
         if not self.over.whole:
             return "what was said is not recorded"
-        if method == _FETCH_TOKEN:
-            return "a registry would be asked"
-        return None if supported(method) or self.over.code != "OK" else ""
+        return "a registry would be asked" if method == _FETCH_TOKEN else None
 
 
 def _parts(recording: Recording) -> dict[int, list[_Part]]:
@@ -194,11 +193,9 @@ class _Play:
             for call in part.after:
                 if call in over:
                     await over[call].wait()
-            why = part.skipped(self._caller.supports, self._skip)
+            why = part.skipped(self._skip)
             outcome: Outcome = "skipped"
-            if why == "":
-                outcome, why = "different", "it is not hosted"
-            elif why is None:
+            if why is None:
                 why = await self._compare(part)
                 outcome = "equal" if why is None else "different"
             self._calls.append(
@@ -208,7 +205,9 @@ class _Play:
             over[part.began.call].set()
 
     async def _compare(self, part: _Part) -> str | None:
-        assert part.over is not None
+        assert part.over is not None  # it would have been skipped
+        if part.over.code == "OK" and not self._caller.supports(part.began.method):
+            return "it is not hosted"
         given_up = part.over.code in _GIVEN_UP
         answers, status = await self._say(part, given_up)
         if not given_up:
@@ -230,7 +229,7 @@ class _Play:
                 if given_up:
                     await answers.wait(len(part.answers), self._patience)
                 else:
-                    await answers.wait_end(self._patience)
+                    await answers.wait(math.inf, self._patience)
                 nursery.cancel_scope.cancel()
         except RpcError as error:
             return answers.messages, error
@@ -267,17 +266,9 @@ class _Answers:
             self.over.set()
             self._changed.unpark_all()
 
-    async def wait(self, count: int, patience: float) -> None:
-        """Wait for some messages, as long as some come in time, and the end does not."""
+    async def wait(self, count: float, patience: float) -> None:
+        """Wait for some messages, or for the end, as long as any come in time."""
         while len(self.messages) < count and not self.over.is_set():
-            with trio.move_on_after(patience) as scope:
-                await self._changed.park()
-            if scope.cancelled_caught:
-                return
-
-    async def wait_end(self, patience: float) -> None:
-        """Wait for the end, as long as messages come in time."""
-        while not self.over.is_set():
             with trio.move_on_after(patience) as scope:
                 await self._changed.park()
             if scope.cancelled_caught:

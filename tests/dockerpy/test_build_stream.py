@@ -258,7 +258,7 @@ def test_each_error_becomes_one_of_docker_pys(
 ) -> None:
     """The one that code written for docker-py would catch in its place."""
     found = as_docker_error(error, "unix:///a")
-    assert type(found) is kind
+    assert (type(found), found.__cause__) == (kind, error)
     assert "a" in str(found)
     if isinstance(found, APIError):
         assert found.status_code == status

@@ -192,3 +192,18 @@ def test_a_check_in_the_middle_of_a_call_leaves_its_descriptor_alone(tmp_path: P
         anchor.done(descriptor)
         assert anchor.take(b"") == descriptor
         os.fstat(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("file", "is not a directory"), ("loop", "leads to itself"), ("none", "does not exist")],
+)
+def test_a_root_that_is_no_directory_is_named(tmp_path: Path, kind: str, words: str) -> None:
+    """With what it is, before a transfer begins."""
+    path = tmp_path / "root"
+    if kind == "file":
+        path.touch()
+    elif kind == "loop":
+        path.symlink_to(path)
+    with pytest.raises(ContextError, match=f'"{path}" {words}'):
+        Directory(path).check()

@@ -101,7 +101,7 @@ def content(source: Source, path: str) -> bytes:
 
 
 def tar(tree: Path, path: Path, mode: str = "w") -> Path:
-    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]  # any text is a mode
         archive.add(tree, arcname=".")
     return path
 
@@ -378,7 +378,7 @@ def test_a_mapping_says_what_it_cannot_take(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="is no path in a directory"):
             Files({path: b""})
     with pytest.raises(UsageError, match="x: bytes, text, a path or a function was expected, not int"):
-        Files({"x": 5})  # type: ignore[dict-item]
+        Files({"x": 5})  # type: ignore[dict-item]  # the mistake in question
     with pytest.raises(ContextError, match="it is a directory"):
         Files({"x": tmp_path}).check()
     with pytest.raises(ContextError, match="no such file"):
@@ -431,7 +431,7 @@ def test_what_is_higher_hides_what_is_lower(tmp_path: Path) -> None:
     lowest = {"d": {"x": "low", "y": "low"}, "f": "low", "g": {"only": "low"}, "h": {"deep": {"z": "low"}}}
     middle = {"d": {"y": "mid"}, "g": "a file now", "h": {"deep": "a file"}}
     highest = {"d": {"z": "high"}, "h": {"deep": {"new": "high"}}, "f": Link("d/x")}
-    source = Overlay(Files(lowest), Files(middle), Files(highest))  # type: ignore[arg-type]
+    source = Overlay(Files(lowest), Files(middle), Files(highest))  # type: ignore[arg-type]  # inferred too wide
     paths = " ".join(entry.path.decode() for entry in listing(source))
     assert paths == "d d/x d/y d/z f g h h/deep h/deep/new"
     assert [content(source, f"d/{name}") for name in "xyz"] == [b"low", b"mid", b"high"]
@@ -538,7 +538,7 @@ def test_what_is_given_becomes_a_source(tmp_path: Path) -> None:
     source = Files({})
     assert as_source(source) is source
     with pytest.raises(UsageError, match="5 is no directory, mapping or source"):
-        as_source(5)  # type: ignore[arg-type]
+        as_source(5)  # type: ignore[arg-type]  # the mistake in question
 
 
 def test_modes_of_disk_files_are_theirs(tmp_path: Path) -> None:

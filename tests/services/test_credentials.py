@@ -12,6 +12,7 @@ import trio
 from mobysession import limits
 from mobysession.errors import CredentialError, UsageError
 from mobysession.services.credentials import ANONYMOUS, Credentials, DockerCredentials, credential_source
+from mobysession.services.kept_credentials import KeptCredentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -338,6 +339,32 @@ async def test_helpers_of_different_registries_do_not_wait_for_each_other(config
         nursery.start_soon(look, "b.example")
     assert found == {"a.example": Credentials("a", "1"), "b.example": Credentials("b", "2")}
     assert source._turns == {}
+
+
+async def test_a_function_is_asked_once_for_each_registry(autojump_clock):
+    """What several builds ask it for at once; registries do not wait for each other."""
+    asked = []
+    both = trio.Event()
+
+    async def login(host):
+        asked.append(host)
+        if len(asked) == 2:
+            both.set()
+        with trio.fail_after(1):
+            await both.wait()
+        return host, "s"
+
+    source = KeptCredentials(credential_source(login))
+    found = []
+
+    async def look(host):
+        found.append((await source.lookup(host)).username)
+
+    async with trio.open_nursery() as nursery:
+        for host in ("a.example", "b.example") * 2:
+            nursery.start_soon(look, host)
+    assert sorted(asked) == ["a.example", "b.example"]
+    assert sorted(found) == ["a.example", "a.example", "b.example", "b.example"]
 
 
 async def test_a_keychain_that_may_hang_is_asked_one_at_a_time(configure, install, tmp_path):

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import sys
+import threading
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ import keyring.backend
 import keyring.backends.fail
 import pytest
 
+from mobysession import limits
 from mobysession.errors import CredentialError, EndpointError, UsageError
 from mobysession.identity import node_id
 from mobysession.state.client import ClientState
@@ -105,7 +107,7 @@ async def test_two_that_begin_at_once_agree_on_the_user():
     """The one that is stored first is right."""
     async with open_store() as one, open_store() as two:
         # Nothing is written by itself, so that both begin with nothing stored.
-        one.wake = two.wake = lambda: None  # type: ignore[method-assign]
+        one.wake = two.wake = lambda: None  # type: ignore[method-assign]  # of these two alone
         async with ClientState(store=one) as here, ClientState(store=two) as there:
             first = there.user
             assert here.user != first
@@ -286,6 +288,24 @@ async def test_what_keeps_passwords_may_fail(ring, helper):
         with pytest.raises(CredentialError, match="cannot be started"):
             await client.remove_reference("tcp://b:1")
         assert client.find("tcp://b:1") is not None
+
+
+async def test_a_key_ring_that_nobody_unlocks(ring, monkeypatch):
+    """It gets its time, and the error says what to do; without its package the error says what to install."""
+    unlocked = threading.Event()
+    async with ClientState() as client:
+        await client.register_reference("tcp://a:1", password=SECRET)
+        # No clock that jumps: it would not wait for the threads in which all else is done.
+        monkeypatch.setattr(limits, "KEYRING_TIMEOUT", 0.05)
+        monkeypatch.setattr(ring, "get_password", lambda *_: unlocked.wait())
+        with pytest.raises(CredentialError, match="the key ring did not answer within") as caught:
+            await client.get_reference("tcp://a:1")
+        assert "Unlock it" in str(caught.value.hint)
+        unlocked.set()
+        monkeypatch.setattr(limits, "KEYRING_TIMEOUT", 30)
+        monkeypatch.setitem(sys.modules, "keyring", None)
+        with pytest.raises(CredentialError, match="key rings take the package keyring"):
+            await client.get_reference("tcp://a:1")
 
 
 async def test_a_helper_that_hangs_is_killed(helper, autojump_clock):

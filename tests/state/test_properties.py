@@ -73,7 +73,7 @@ async def perform(operations: list[tuple[str, int, Any]]) -> None:
     models = [Model(), Model()]
     async with open_store(":memory:") as store:
         # The worker would write at moments of its own choice; only a flush does here.
-        store.wake = lambda: None  # type: ignore[method-assign]
+        store.wake = lambda: None  # type: ignore[method-assign]  # of this one alone
         states = [State("s", INITIAL, store=store) for _ in models]
         async with states[0], states[1]:
             followed: list[dict[str, Any]] = [dict(INITIAL), dict(INITIAL)]

@@ -71,7 +71,7 @@ async def test_the_worker_writes_without_being_asked(autojump_clock):
     async with open_store() as store:
         job = Post(insert("a"))
         store.post(job)
-        await store.wait_change()
+        await store.wait_for(store.change)
         assert job.heard == [[]]
 
 

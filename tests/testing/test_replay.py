@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
+from google.protobuf.empty_pb2 import Empty
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mobysession._pb import fsutil_pb2
 from mobysession.build import build
 from mobysession.errors import RpcError, StatusCode
+from mobysession.recording import CallOver
 from mobysession.services.filesync import FileSync
 from mobysession.services.secrets import Secrets
 from mobysession.session.recorder.recorder import record_session, record_sessions
@@ -176,6 +178,28 @@ async def test_what_is_not_played_is_said() -> None:
     full = await recorded(saying(b"yes"), ask)
     assert outcomes(await played(full, saying(b"yes"), skip=["/test."])) == [("skipped", "it is left out")]
     assert outcomes(await played(full)) == [("different", "it is not hosted")]
+
+
+async def test_tokens_and_what_has_no_end_are_not_played() -> None:
+    """For a token a registry would be asked; of a call that the recording does not end nobody knows what is missing."""
+
+    class Tokens(Answering):
+        def register(self, registrar: Registrar) -> None:
+            registrar.stream("/moby.filesync.v1.Auth/FetchToken", self.answer)
+
+    async def fetch(caller: FakeCaller) -> None:
+        await caller.channel.unary("/moby.filesync.v1.Auth/FetchToken", Empty(), Empty)
+
+    async def answer(call: ServerCall) -> None:
+        await call.receive()
+        await call.send(b"")
+
+    recording = await recorded(Tokens(answer), fetch)
+    assert outcomes(await played(recording, Tokens(answer))) == [("skipped", "a registry would be asked")]
+    begun = list(await recorded(saying(b"yes"), ask))
+    without_end = [record for record in begun if not isinstance(record, CallOver)]
+    report = await played(cast("Recording", without_end), saying(b"yes"))
+    assert outcomes(report) == [("skipped", "its end is not recorded")]
 
 
 async def test_directories_and_secrets(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Running a program of the user's that provides something: a credential helper, a command that prints a secret.
+"""Running a program of the user's that provides or keeps something: a credential helper, a command for a secret.
 
 Such a program may hang, start others, or print without an end. It gets a time from its caller and a size, and whatever
 happens it is gone when the call is over, with all that it started and that stayed in its group.
