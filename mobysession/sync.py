@@ -11,7 +11,7 @@ import contextvars
 import threading
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import trio
 
@@ -21,7 +21,7 @@ from mobysession.rpc.keepalive import SESSION_KEEPALIVE
 from mobysession.session.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from mobysession.build.nodes import Nodes
@@ -54,6 +54,8 @@ __all__ = [
     "run_once",
 ]
 
+T = TypeVar("T")
+
 
 def build(
     context: SourceLike | State | Definition = ".",
@@ -68,12 +70,8 @@ def build(
     Ctrl-C cancels the build on the engine and is raised as KeyboardInterrupt. Inside a running asyncio loop, as in a
     notebook, this works and holds the loop up meanwhile; trio code gets a UsageError and awaits the other `build`.
     """
-    _refuse_in_trio("mobysession.build.build(...)")
-
-    async def run() -> BuildResult:
-        return await _build(context, endpoint=endpoint, progress=progress, on_status=on_status, **options)
-
-    return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
+    run = partial(_build, context, endpoint=endpoint, progress=progress, on_status=on_status, **options)
+    return _run("mobysession.build.build(...)", run)
 
 
 def build_many(builds: Sequence[BuildOptions | Mapping[str, Any]], **options: Any) -> list[Any]:
@@ -81,10 +79,9 @@ def build_many(builds: Sequence[BuildOptions | Mapping[str, Any]], **options: An
 
     Ctrl-C cancels all builds on the engine; running loops are as with `build`.
     """
-    _refuse_in_trio("mobysession.build.build_many(...)")
     from mobysession.build.many import build_many as _build_many
 
-    return trio.run(partial(_build_many, builds, **options), restrict_keyboard_interrupt_to_checkpoints=True)
+    return _run("mobysession.build.build_many(...)", partial(_build_many, builds, **options))
 
 
 def build_on(nodes: Nodes, context: SourceLike | State | Definition = ".", **options: Any) -> BuildResult:
@@ -92,10 +89,9 @@ def build_on(nodes: Nodes, context: SourceLike | State | Definition = ".", **opt
 
     Ctrl-C cancels the builds on all of them; running loops are as with `build`.
     """
-    _refuse_in_trio("mobysession.build.build_on(...)")
     from mobysession.build.nodes import build_on as _build_on
 
-    return trio.run(partial(_build_on, nodes, context, **options), restrict_keyboard_interrupt_to_checkpoints=True)
+    return _run("mobysession.build.build_on(...)", partial(_build_on, nodes, context, **options))
 
 
 def bake(targets: str | Sequence[str] = (), **options: Any) -> dict[str, BuildResult]:
@@ -103,10 +99,9 @@ def bake(targets: str | Sequence[str] = (), **options: Any) -> dict[str, BuildRe
 
     Ctrl-C and running loops are as with `build`.
     """
-    _refuse_in_trio("mobysession.bake.bake(...)")
     from mobysession.bake.bake import bake as _bake
 
-    return trio.run(partial(_bake, targets, **options), restrict_keyboard_interrupt_to_checkpoints=True)
+    return _run("mobysession.bake.bake(...)", partial(_bake, targets, **options))
 
 
 def run_once(
@@ -125,16 +120,15 @@ def run_once(
 
     Errors are those of the request and of the session; Ctrl-C and running loops are as with `build`.
     """
-    _refuse_in_trio("mobysession.SessionManager.run_once(...)")
-    from mobysession.session.managed.config import SessionConfig as Config
-    from mobysession.session.managed.manager import SessionManager
-
-    manager = SessionManager(config if config is not None else Config.from_env())
 
     async def run() -> Any:
+        from mobysession.session.managed.config import SessionConfig as Config
+        from mobysession.session.managed.manager import SessionManager
+
+        manager = SessionManager(config if config is not None else Config.from_env())
         return await manager.run_once(request, services, **options)
 
-    return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
+    return _run("mobysession.SessionManager.run_once(...)", run)
 
 
 class BlockingBuild:
@@ -276,6 +270,12 @@ def _hosted(host: _Host, name: str) -> Iterator[trio.lowlevel.TrioToken]:
         host.stop()
         thread.join()
     host.raise_failure()
+
+
+def _run(other: str, function: Callable[[], Awaitable[T]]) -> T:
+    """Run ``function`` in a loop of its own; ``other`` is what trio code calls instead."""
+    _refuse_in_trio(other)
+    return trio.run(function, restrict_keyboard_interrupt_to_checkpoints=True)
 
 
 def _refuse_in_trio(other: str) -> None:

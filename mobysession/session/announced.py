@@ -13,6 +13,7 @@ import trio
 from mobysession import limits
 from mobysession.errors import SessionError
 from mobysession.session.local import open_local_server
+from mobysession.session.subscription import Subscription
 from mobysession.state.store import open_store
 
 if TYPE_CHECKING:
@@ -103,40 +104,33 @@ class Watchers:
     """Hands values to any number of watchers; one who is slow is told how many it missed."""
 
     def __init__(self) -> None:
-        #: With how many values each has missed.
-        self._queues: dict[trio.MemorySendChannel[Mapping[str, object]], int] = {}
+        self._subscriptions: list[Subscription[Mapping[str, object]]] = []
         self._closed = False
 
     def tell(self, value: Mapping[str, object]) -> None:
         """Give a value to everybody who watches; does not wait."""
-        for queue, missed in self._queues.items():
-            try:
-                if missed:
-                    queue.send_nowait({"event": "EventsMissed", "count": missed})
-                    self._queues[queue] = 0
-                queue.send_nowait(value)
-            except trio.WouldBlock:
-                self._queues[queue] += 1
+        for subscription in self._subscriptions:
+            subscription.put(value)
 
     def close(self) -> None:
         """End what is watched, once everybody has had what was told."""
         self._closed = True
-        for queue in self._queues:
-            queue.close()
-        self._queues.clear()
+        for subscription in tuple(self._subscriptions):
+            subscription.detach()
 
     async def watch(self) -> AsyncGenerator[Mapping[str, object], None]:
         """Yield the values, from when the first is asked for up to `close`."""
         if self._closed:
             return
-        sending: trio.MemorySendChannel[Mapping[str, object]]
-        sending, receiving = trio.open_memory_channel(limits.WATCHED_EVENTS)
-        self._queues[sending] = 0
-        try:
-            async for value in receiving:
+        subscription = Subscription(_missed, capacity=limits.WATCHED_EVENTS, on_close=self._subscriptions.remove)
+        self._subscriptions.append(subscription)
+        async with subscription:
+            async for value in subscription:
                 yield value
-        finally:
-            self._queues.pop(sending, None)
+
+
+def _missed(count: int) -> Mapping[str, object]:
+    return {"event": "EventsMissed", "count": count}
 
 
 def event_value(event: SessionEvent) -> dict[str, object]:

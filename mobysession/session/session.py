@@ -19,7 +19,7 @@ import sys
 import time
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import trio
 
@@ -66,7 +66,7 @@ _log = logging.getLogger("mobysession.session")
 #: Is told of each session that is made, before anything is allowed on it; see `mobysession.session.recorder`.
 new_session_listener: ContextVar[Callable[[Session], None]] = ContextVar("mobysession_new_session_listener")
 #: What sets up traces from outside; see `mobysession.session.tracing`.
-_TRACED_BY = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+TRACED_BY: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 class Session:
@@ -186,11 +186,9 @@ class Session:
         registrar = Registrar(self.id)
         registrar.guard = self._check_access
         offers: dict[str, Callable[[str], bool] | None] = {}
-        redactors = list(self.redactors)
         for service in services:
             known = len(registrar.methods)
             service.register(registrar)
-            self._keep_redactor(service)
             offers.update(dict.fromkeys(registrar.methods[known:], getattr(service, "offers", None)))
         untold = [name for name in self.granted(registrar.methods) if name.lower() not in self._advertised]
         if self._engaged and untold:
@@ -198,19 +196,24 @@ class Session:
                 f"{untold[0]} cannot be hosted on session {self.id}: the daemon was told what there is, and not of this"
             )
         with self._registrar.overlaid(registrar):
+            kept = [redactor for service in services if (redactor := self._keep_redactor(service)) is not None]
             self._passing_offers.append(offers)
             try:
                 yield
             finally:
+                # Who records the session hides their secrets also in what was said meanwhile.
                 if self._observe is None:
-                    self.redactors = redactors
+                    self.redactors = [one for one in self.redactors if one not in kept]
                 # By what it is, not by what it equals.
                 self._passing_offers[:] = [other for other in self._passing_offers if other is not offers]
 
-    def _keep_redactor(self, service: Attachable) -> None:
+    def _keep_redactor(self, service: Attachable) -> Redactor | None:
+        """Remember what knows a service's secrets, and return it where it was not known before."""
         redactor: Redactor | None = getattr(service, "redactor", None)
-        if redactor is not None and not any(redactor is known for known in self.redactors):
-            self.redactors.append(redactor)
+        if redactor is None or redactor in self.redactors:
+            return None
+        self.redactors.append(redactor)
+        return redactor
 
     def serve(
         self,
@@ -519,7 +522,7 @@ async def open_session(
 
 
 def _spans(tracing: Tracing | Literal[False] | None) -> CallSpans | None:
-    if tracing is None and ("opentelemetry.sdk.trace" in sys.modules or any(map(os.environ.get, _TRACED_BY))):
+    if tracing is None and ("opentelemetry.sdk.trace" in sys.modules or any(map(os.environ.get, TRACED_BY))):
         from mobysession.session.tracing import tracing_from_env
 
         tracing = tracing_from_env()

@@ -6,7 +6,7 @@ takes it brings an HTTP/2 and a gRPC of their own; everything above that is `mob
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
@@ -19,7 +19,7 @@ from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.hijack import hijack
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from mobysession.transport.hijack import HijackedStream
     from mobysession.transport.tls import TLSConfig
@@ -132,15 +132,13 @@ class Sessions:
             yield stream
 
 
-class _named:  # noqa: N801 - used as a function
+@contextmanager
+def _named() -> Iterator[None]:
     """Raise whatever goes wrong in the block as a `SessionsError`."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, MobysessionError):
-            raise _translated(error) from error
+    try:
+        yield
+    except MobysessionError as error:
+        raise _translated(error) from error
 
 
 def _translated(error: MobysessionError) -> SessionsError:

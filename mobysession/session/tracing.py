@@ -28,6 +28,7 @@ import trio
 from mobysession import limits
 from mobysession._version import __version__
 from mobysession.errors import StatusCode, UsageError
+from mobysession.session.session import TRACED_BY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -221,8 +222,7 @@ def tracing_from_env() -> Tracing | None:
         current = trace.get_tracer_provider()
         if isinstance(current, TracerProvider):
             return Tracing(current)
-    points = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    if environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp" or not any(map(environ.get, points)):
+    if environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp" or not any(map(environ.get, TRACED_BY)):
         return None
     settings = tuple(sorted(item for item in environ.items() if item[0].startswith("OTEL_")))
     provider = _exporting_provider(settings)

@@ -13,6 +13,7 @@ from mobysession._pb import secrets_pb2
 from mobysession.errors import RpcError, SecretError, StatusCode
 from mobysession.events import AccessDecided, CallEnded, CallStarted, SessionEnded, SessionReady
 from mobysession.rpc.registrar import Cardinality, Registrar
+from mobysession.services.auth import Auth
 from mobysession.services.filesync import FileSync
 from mobysession.services.secrets import Secrets
 from mobysession.session import Session, open_session
@@ -248,3 +249,16 @@ async def test_a_deadline_of_the_daemons_is_kept(autojump_clock, heard):
             StatusCode.DEADLINE_EXCEEDED,
             StatusCode.CANCELLED,
         )
+
+
+def test_what_is_hosted_for_a_while_is_known_for_that_while():
+    """The secrets of a service are known as long as it is hosted, whichever of several is taken away first."""
+    session = Session(FakeDaemon().dialer)
+    one, two = Auth({}), Auth({})
+    first, second = session.hosting(one), session.hosting(two)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert session.redactors == [two.redactor]
+    second.__exit__(None, None, None)
+    assert session.redactors == []

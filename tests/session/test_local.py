@@ -101,7 +101,7 @@ async def test_events_come_until_the_session_ends(autojump_clock, closed):
             heard: list[Any] = []
             async with trio.open_nursery() as watching:
                 await watching.start(watch, session, heard)
-                while not peer.watchers._queues:
+                while not peer.watchers._subscriptions:
                     await trio.lowlevel.checkpoint()
                 peer.watchers.tell({"n": 1})
                 peer.watchers.tell({"n": 2})
@@ -114,7 +114,7 @@ async def test_events_come_until_the_session_ends(autojump_clock, closed):
                 server.withdraw("one")
             assert heard == [{"n": 1}, {"n": 2}, *([{"n": 3}] if closed else [])]
             peer.watchers.tell({"n": 4})
-        assert peer.watchers._queues == {}
+        assert peer.watchers._subscriptions == []
         nursery.cancel_scope.cancel()
 
 
@@ -133,10 +133,10 @@ async def test_who_stops_watching_is_forgotten():
         (found,) = await SessionDirectory(store).list()
         async with open_local_session(found) as session, trio.open_nursery() as watching:
             await watching.start(watch, session, [])
-            while not peer.watchers._queues:
+            while not peer.watchers._subscriptions:
                 await trio.lowlevel.checkpoint()
             watching.cancel_scope.cancel()
-        while peer.watchers._queues:
+        while peer.watchers._subscriptions:
             await trio.lowlevel.checkpoint()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mobysession.session.managed.subscription import Subscription
+from mobysession.session.subscription import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable

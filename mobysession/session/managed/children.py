@@ -27,20 +27,21 @@ async def spawn_child(parent: ManagedSession, request: Request, overrides: Mappi
     """Begin a run on a child of ``parent``; see `ManagedSession.spawn`."""
     from mobysession.session.managed.session import ManagedSession as Child
 
-    child = Child(_origin(parent, overrides))
+    child = Child(await _origin(parent, overrides))
     handle: RunHandle = await parent.nursery.start(_live, parent, child, request)
     return handle
 
 
-def _origin(parent: ManagedSession, overrides: Mapping[str, Any]) -> Origin:
-    from mobysession.session.managed.dialing import make_dialer
+async def _origin(parent: ManagedSession, overrides: Mapping[str, Any]) -> Origin:
+    from mobysession.session.managed.dialing import DIALING, make_dialer
 
     above = parent.origin
     if above.depth >= limits.MAX_SPAWN_DEPTH:
         raise UsageError(f"a session spawns no further: there are {limits.MAX_SPAWN_DEPTH} generations already")
     changed = {name: value for name, value in overrides.items() if name not in _OF_THE_SESSION}
     config = above.config.with_overrides(changed)
-    dialer, where = (above.dialer, above.where) if not changed else make_dialer(config)
+    # Not looked for again for something else: the daemon that the environment names may be another one by now.
+    dialer, where = (above.dialer, above.where) if DIALING.isdisjoint(changed) else await make_dialer(config)
     return Origin(
         config=config,
         dialer=dialer,

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mobysession.session.managed.lifecycle import SessionStatus
     from mobysession.session.managed.origin import Origin
     from mobysession.session.managed.session import ManagedSession
-    from mobysession.session.managed.subscription import Subscription
+    from mobysession.session.subscription import Subscription
 
 __all__ = ["SessionCore"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -23,16 +23,22 @@ if TYPE_CHECKING:
     from mobysession.session.managed.config import SessionConfig
     from mobysession.transport.command import CommandStream
 
-__all__ = ["CommandDialer", "make_dialer"]
+__all__ = ["DIALING", "CommandDialer", "make_dialer"]
+
+#: The fields of a configuration that say where the daemon is and how it is reached.
+DIALING: Final = frozenset({"endpoint", "tls", "attach", "dialer", "dial_command", "dial_args", "dial_env"})
 
 
-def make_dialer(config: SessionConfig) -> tuple[Dialer, str]:
-    """Return what dials for ``config``, and the daemon in words; blocking, where files have to be read.
+async def make_dialer(config: SessionConfig) -> tuple[Dialer, str]:
+    """Return what dials for ``config``, and the daemon in words.
 
     Raises:
         UsageError: two ways to the daemon are given.
         EndpointError, StateError: the environment, or what is remembered, names no usable daemon.
+
+    Cancel: the thread that reads files is waited for.
     """
+    await trio.lowlevel.checkpoint()
     if config.dialer is not None:
         if config.endpoint is not None or config.dial_command is not None:
             raise UsageError("a dialer is a way to the daemon already")
@@ -43,7 +49,9 @@ def make_dialer(config: SessionConfig) -> tuple[Dialer, str]:
         return CommandDialer(config), config.dial_command
     endpoint = config.endpoint
     if endpoint is None:
-        endpoint = Endpoint.buildkitd() if config.attach == "buildkitd" else find_endpoint()
+        # Where the environment is asked, files are read.
+        find = Endpoint.buildkitd if config.attach == "buildkitd" else find_endpoint
+        endpoint = await trio.to_thread.run_sync(find)
     if config.tls is not None:
         endpoint = replace(endpoint, tls=config.tls)
     dialer = EndpointDialer(endpoint, config.attach)

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mobysession.errors import UsageError
-from mobysession.session.managed.subscription import Subscription
+from mobysession.session.subscription import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable

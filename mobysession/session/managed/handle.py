@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mobysession.errors import RunInterrupted
     from mobysession.session.managed.feed import ManagedEvent
     from mobysession.session.managed.session import ManagedSession
-    from mobysession.session.managed.subscription import Subscription
+    from mobysession.session.subscription import Subscription
 
 __all__ = ["RunHandle", "inside"]
 

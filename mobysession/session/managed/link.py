@@ -99,8 +99,8 @@ class Link:
             service.register(probe)
         self.session.expected.update(probe.methods)
         async with self._changing:
-            told = self.session.advertised
-            if self._leave is not None and any(method.lower() not in told for method in self._wanted(probe)):
+            wanted = {name.lower() for name in self.session.granted(probe.methods)}
+            if self._leave is not None and not wanted <= self.session.advertised:
                 _log.info("session %s is attached anew: the daemon is to be told of more methods", self.session.id)
                 await self._detach()
             if self._leave is None:
@@ -108,9 +108,6 @@ class Link:
                 self.session.shared_key = self.session.shared_key or shared_key
                 self.session.name = self.session.name or name
                 await self._attach()
-
-    def _wanted(self, probe: Registrar) -> tuple[str, ...]:
-        return self.session.granted(probe.methods)
 
     async def _attach(self) -> None:
         deadline = trio.current_time() + (self._patience if self._patient else 0.0)

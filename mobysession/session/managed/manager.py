@@ -17,8 +17,6 @@ import os
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-import trio
-
 from mobysession.errors import SessionAlive, UsageError
 from mobysession.session.managed.config import SessionConfig
 from mobysession.session.managed.counters import PROCESS, Counters, Tally
@@ -34,10 +32,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mobysession.rpc.registrar import Attachable
-    from mobysession.session.attach import Dialer
     from mobysession.session.managed.memory import Memory
     from mobysession.session.managed.runs import Request
-    from mobysession.session.managed.subscription import Subscription
+    from mobysession.session.subscription import Subscription
 
 __all__ = ["SessionManager"]
 
@@ -138,15 +135,14 @@ class SessionManager:
             EndpointError: the environment names no usable daemon.
             TransportError, SessionNotReady: with ``wait_ready``, it could not be opened.
         """
-        if services is None:
-            raise UsageError("no services were chosen for the session", hint="services=[] hosts nothing but health.")
+        chosen = _chosen(services)
         config = self.config.with_overrides(overrides)
-        dialer, where = await _make_dialer(config)
+        dialer, where = await make_dialer(config)
         origin = Origin(
             config=config,
             dialer=dialer,
             where=where,
-            services=tuple(services),
+            services=chosen,
             session_id=session_id,
             shared_key=shared_key,
             name=name,
@@ -183,16 +179,15 @@ class SessionManager:
             SessionIdInUse: the engine did not let go of it in time.
             UsageError, EndpointError, TransportError, SessionNotReady: as `create`.
         """
-        if services is None:
-            raise UsageError("no services were chosen for the session", hint="services=[] hosts nothing but health.")
+        chosen = _chosen(services)
         snapshot = await self._look_for(resumed)
         config = self.config.with_overrides(overrides)
-        dialer, where = await _make_dialer(config)
+        dialer, where = await make_dialer(config)
         origin = Origin(
             config=config,
             dialer=dialer,
             where=where,
-            services=tuple(services),
+            services=chosen,
             session_id=snapshot.session_id,
             shared_key=shared_key if shared_key is not None else snapshot.shared_key,
             name=snapshot.name,
@@ -268,6 +263,12 @@ class SessionManager:
         return resumed if isinstance(resumed, SessionSnapshot) else found or SessionSnapshot(session_id=session_id)
 
 
+def _chosen(services: Iterable[Attachable] | None) -> tuple[Attachable, ...]:
+    if services is None:
+        raise UsageError("no services were chosen for the session", hint="services=[] hosts nothing but health.")
+    return tuple(services)
+
+
 def _refuse_alive(session_id: str) -> None:
     if any(living.id == session_id and not living.is_terminal for living in _with_children(_alive.values())):
         raise SessionAlive(f"session {session_id} lives in this process", session_id=session_id, pid=os.getpid())
@@ -277,11 +278,3 @@ def _with_children(sessions: Iterable[ManagedSession]) -> Iterator[ManagedSessio
     for session in sessions:
         yield session
         yield from _with_children(session.children)
-
-
-async def _make_dialer(config: SessionConfig) -> tuple[Dialer, str]:
-    if config.endpoint is None and config.dialer is None and config.dial_command is None:
-        # The environment is asked, and with it files.
-        return await trio.to_thread.run_sync(make_dialer, config)
-    await trio.lowlevel.checkpoint()
-    return make_dialer(config)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mobysession.session.managed.subscription import Subscription
+from mobysession.session.subscription import Subscription
 
 if TYPE_CHECKING:
     from mobysession.errors import MobysessionError

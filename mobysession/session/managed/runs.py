@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mobysession.session.managed.feed import ManagedEvent
     from mobysession.session.managed.session import ManagedSession
-    from mobysession.session.managed.subscription import Subscription
+    from mobysession.session.subscription import Subscription
 
 __all__ = ["Request", "Runs", "SchedulerState"]
 

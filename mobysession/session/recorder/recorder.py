@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -35,6 +36,8 @@ from mobysession.recording import (
     CallOver,
     ConnectionBegan,
     DaemonDone,
+    End,
+    Frame,
     Header,
     Message,
     Recording,
@@ -59,7 +62,7 @@ __all__ = ["Recorder", "RecordingMode", "record_session", "record_sessions"]
 RecordingMode = Literal["full", "lightweight"]
 
 _log = logging.getLogger("mobysession.session")
-#: Where the answer to a request has a secret: the method, and the numbers of the fields.
+#: Where the answer to a request has a secret: the method, and the name of the field.
 _SECRET_FIELDS: Final = {
     "/moby.buildkit.secrets.v1.secrets/getsecret": "data",
     "/moby.filesync.v1.auth/credentials": "Secret",
@@ -188,8 +191,6 @@ class Recorder:
         return self._known.union(self._secrets.forms)
 
     def _records(self) -> Iterator[Record]:
-        from mobysession.recording import End
-
         last = 0.0
         for record in hidden_records(self._plain_records, self._forms()):
             last = record.at
@@ -197,10 +198,6 @@ class Recorder:
         yield End(at=last)
 
     def _plain_records(self) -> Iterator[Record]:
-        from dataclasses import replace
-
-        from mobysession.recording import Frame
-
         for record in self._spool:
             if self._is_blind and isinstance(record, Message):
                 yield replace(record, body=None)

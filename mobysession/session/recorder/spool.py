@@ -64,7 +64,7 @@ class Spool:
         size = _size(record)
         if size and self._size + size > self._behind:
             bare = {"body": None} if isinstance(record, Message) else {"payload": None}
-            record, whole, size = replace(record, **bare), False, 0  # type: ignore[arg-type]  # of its own class
+            record, whole, size = replace(record, **bare), False, 0  # type: ignore[arg-type]  # the field its class has
         self._size += size + _RECORD
         self._waiting.append(record)
         if self._size > self._memory and self._full is not None:
@@ -105,7 +105,7 @@ class Spool:
         lines = b"".join(map(encode_record, batch))
         with self._lock:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="mobysession-recording-")  # noqa: SIM115  # as long as we are
+                self._file = tempfile.TemporaryFile(prefix="mobysession-recording-")  # noqa: SIM115  # open as long as the spool
                 weakref.finalize(self, self._file.close)
             self._file.seek(self._end)
             self._file.write(lines)

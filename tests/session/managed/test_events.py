@@ -12,7 +12,7 @@ from mobysession.errors import UsageError
 from mobysession.session.managed import QueueChanged
 from mobysession.session.managed.channels import Channel, Missed
 from mobysession.session.managed.feed import Feed
-from mobysession.session.managed.subscription import Subscription
+from mobysession.session.subscription import Subscription
 
 
 async def nothing(session):

@@ -114,6 +114,7 @@ async def test_a_lost_session_is_resumed_by_its_id(managed, database):
             daemon.kill()
             with pytest.raises(SessionLost):
                 await handle.result()
+        await memory_of(manager).store.flush()  # that it is over is written soon
         async with SessionManager(plain.config, store=database).resume(session.id, []) as resumed:
             assert (resumed.current_run, resumed.metadata) == (1, {"a": "b"})
             assert daemon.sessions[session.id].shared_key == "key"
@@ -145,7 +146,7 @@ async def test_children_notify_their_parents(managed, database):
             kinds = [await anext(events) for _ in range(4)]
             assert "inbox_message" in {event.kind for event in kinds}
             while await inbox.pending("parent"):
-                await store.wait_change()
+                await store.wait_for(store.change)
         assert got == [{"n": 1}, {"n": 2}]
 
 

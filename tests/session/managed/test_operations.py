@@ -10,7 +10,7 @@ from mobysession._pb import fsutil_pb2, secrets_pb2
 from mobysession.errors import RpcError, RunInterrupted, SessionError, StatusCode, UsageError
 from mobysession.rpc.registrar import Cardinality
 from mobysession.services.secrets import Secrets
-from mobysession.session.managed import ApprovalAsked, ApprovalSettled
+from mobysession.session.managed import ApprovalAsked, ApprovalSettled, SessionManager
 from mobysession.session.managed.messages import json_schema, make_message
 
 GET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
@@ -241,6 +241,22 @@ async def test_a_child_has_a_connection_of_its_own(managed):
             with pytest.raises(UsageError, match="no option"):
                 await session.spawn(nothing, sevices=[])
         assert (manager.counters.opened, manager.counters.active) == (3, 0)
+
+
+async def test_a_child_is_on_the_daemon_of_its_parent(monkeypatch):
+    """What the environment says is not asked again, unless the child is to be reached otherwise than its parent."""
+
+    class Unattached:
+        attaches = True
+
+        async def __call__(self, session):
+            return session.info.endpoint
+
+    monkeypatch.setenv("DOCKER_HOST", "unix:///one.sock")
+    async with SessionManager().create([]) as session:
+        monkeypatch.setenv("DOCKER_HOST", "unix:///two.sock")
+        assert session.info.endpoint == await (await session.spawn(Unattached(), ready_timeout=5)).result()
+        assert "two.sock" in await (await session.spawn(Unattached(), attach="hijack")).result()
 
 
 async def test_closing_and_interrupting_take_children_along(managed):
