@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from mobysession.cli.app import run_async
-from mobysession.cli.build import shown
-from mobysession.cli.parser import add_attach, offer
+from mobysession.cli.build import print_answer, shown
+from mobysession.cli.parser import add_attach, add_progress, offer
+from mobysession.cli.tables import print_json, print_table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
 
     from mobysession.bake.definition import Definition, Selection
-    from mobysession.build.calls import CallAnswer
     from mobysession.cli.app import Target
     from mobysession.cli.parser import Parser
 
-__all__ = ["SYNOPSIS", "add_options", "print_answer", "run"]
+__all__ = ["SYNOPSIS", "add_options", "run"]
 
 SYNOPSIS = " [TARGET]..."
-_VIEWS = ("auto", "plain", "tty", "quiet", "none", "rawjson")
 _LISTS = ("targets", "variables")
 
 
@@ -50,8 +47,7 @@ def add_options(parser: Parser) -> None:
     offer(add("--call", metavar="NAME[,format=json]", help=call), "build", "check", "outline", "targets")
     add("--check", dest="call", action="store_const", const="check", help="As --call check.")
     add("--metadata-file", metavar="FILE", help="Write the engine's responses to it by target, as JSON.")
-    progress = f"{', '.join(_VIEWS[:-1])} or {_VIEWS[-1]} [env: BUILDKIT_PROGRESS; default: auto]"
-    offer(add("--progress", metavar="KIND", help=progress), *_VIEWS)
+    add_progress(parser)
     add_attach(parser)
 
 
@@ -117,30 +113,20 @@ async def _bake(selection: Selection, target: Target, options: argparse.Namespac
 
 def _print_results(selection: Selection, results: Any, view: str) -> int:
     """Print what the engine answered where it was asked, and the images that have no name."""
+    from mobysession.build.calls import Call
+
     status = 0
     for name, result in results.items():
         if result.answer is not None:
-            status = print_answer(name, result.answer, selection.targets[name]) or status
+            target = selection.targets[name]
+            call = Call.parse(target["call"])
+            assert call is not None  # a build is not answered
+            status = print_answer(result.answer, call, target["dockerfile"], target=name) or status
         elif view == "quiet" and result.image_id:
             print(result.image_id, flush=True)
         elif result.image_id and not result.tags and view not in ("none", "rawjson") and name not in selection.linked:
             print(f"{name}: {result.image_id}", file=sys.stderr)
     return status
-
-
-def print_answer(name: str, answer: CallAnswer, target: Mapping[str, Any]) -> int:
-    """Print what the engine answered for one target: JSON as it is, text below the target's name."""
-    from mobysession.build.calls import Call
-
-    call = Call.parse(target["call"])
-    form, dockerfile = call.format if call is not None else "text", target["dockerfile"]
-    if form != "json":
-        print(f"{name}\n")
-    print(answer.render(form, dockerfile=dockerfile), end="" if form == "json" else "\n", flush=True)
-    if answer.error:
-        print(f"ERROR: {name}: {answer.render_error(dockerfile=dockerfile)}", end="", file=sys.stderr)
-        return 1
-    return 0 if call is not None and call.ignore_status else answer.status
 
 
 def _list(definition: Definition, what: str) -> int:
@@ -154,18 +140,11 @@ def _list(definition: Definition, what: str) -> int:
         raise UsageError(f"--list {what!r} is unknown", hint="Write targets or variables, and ,format=json behind it.")
     rows = _target_rows(definition) if kind == "targets" else _variable_rows(definition)
     if given.get("format") == "json":
-        print(
-            json.dumps(
-                [{key: value for key, value in row.items() if value not in ("", None)} for row in rows], indent=2
-            )
-        )
+        print_json([{key: value for key, value in row.items() if value not in ("", None)} for row in rows])
         return 0
     heads = ("name", "description") if kind == "targets" else ("name", "type", "value", "description")
-    lines = [tuple(head.upper() if head != "name" else kind[:-1].upper() for head in heads)]
-    lines += [tuple(_cell(row, head) for head in heads) for row in rows]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    titles = [head.upper() if head != "name" else kind[:-1].upper() for head in heads]
+    print_table(titles, ([_cell(row, head) for head in heads] for row in rows), gap=2)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobysession.cli.app import run_async
 from mobysession.cli.interrupts import raise_interrupts
-from mobysession.cli.parser import add_attach, offer
+from mobysession.cli.parser import add_attach, add_progress, offer
 
 if TYPE_CHECKING:
     import argparse
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from mobysession.services.ssh_agents import SshSource
     from mobysession.session.access import Access
 
-__all__ = ["SYNOPSIS", "add_options", "run", "shown"]
+__all__ = ["SYNOPSIS", "add_options", "print_answer", "run", "shown"]
 
 
 SYNOPSIS = " PATH|URL|-"
 _ATTESTS = ("type=provenance", "type=sbom")
-_VIEWS = ("auto", "plain", "tty", "quiet", "none", "rawjson")
 _OUTPUTS = tuple(f"type={kind}" for kind in ("local", "tar", "oci", "docker", "image", "registry", "cacheonly"))
 
 
@@ -88,8 +87,7 @@ def add_options(parser: Parser) -> None:
     add("--metadata-file", metavar="FILE", help="Write the engine's response to it, as JSON.")
     add("--timeline", metavar="FILE", help="Write the build over time: a page as FILE.html, a trace as FILE.json.")
     add("-q", "--quiet", action="store_true", help="Show no progress, print the image ID.")
-    progress = f"{', '.join(_VIEWS[:-1])} or {_VIEWS[-1]} [env: BUILDKIT_PROGRESS; default: auto]"
-    offer(add("--progress", metavar="KIND", help=progress), *_VIEWS)
+    add_progress(parser)
     node = "Engine to build on, and platforms it is for; once for each. An index of what all have built is pushed."
     add("--node", dest="nodes", **several, metavar="URL[,platform=OS/ARCH][,name=NAME]", help=node)
     driver = "How the engine is asked: control, classic or auto [default: auto]"
@@ -153,7 +151,7 @@ def run(target: Target, options: argparse.Namespace) -> int:
         # What a frontend wants to be said, and buildx says there.
         print(f"\n{message}", flush=True)
     if (call := build.called()) is not None:
-        return _print_answer(result.answer, call, _shown_dockerfile(build))
+        return print_answer(result.answer, call, _shown_dockerfile(build))
     if not result.image_id or any(output.is_stdout for output in build.exports()):
         return 0
     if view == "quiet":
@@ -178,10 +176,14 @@ def shown(view: str) -> str | None:
     return None if view == "none" else view
 
 
-def _print_answer(answer: CallAnswer, call: Call, dockerfile: str) -> int:
-    print(end=answer.render(call.format, dockerfile=dockerfile), flush=True)
+def print_answer(answer: CallAnswer, call: Call, dockerfile: str, *, target: str = "") -> int:
+    """Print what the engine answered: JSON as it is, text below the target's name where there is one."""
+    is_headed = target and call.format != "json"
+    head, foot = (f"{target}\n\n", "\n") if is_headed else ("", "")
+    print(head + answer.render(call.format, dockerfile=dockerfile), end=foot, flush=True)
     if answer.error:
-        print(f"ERROR: {answer.render_error(dockerfile=dockerfile)}", end="", file=sys.stderr)
+        place = f"{target}: " if target else ""
+        print(f"ERROR: {place}{answer.render_error(dockerfile=dockerfile)}", end="", file=sys.stderr)
         return 1
     return 0 if call.ignore_status else answer.status
 

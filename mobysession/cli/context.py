@@ -6,6 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from mobysession.cli.app import run_async
+from mobysession.cli.parser import add_commands
+from mobysession.cli.tables import print_json
 
 if TYPE_CHECKING:
     import argparse
@@ -21,12 +23,8 @@ SYNOPSIS = " COMMAND [ARGS]..."
 
 def add_options(parser: Parser) -> None:
     """Add what `run` takes."""
-    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", dest="action", required=True)
     summary = "Say what would be sent, and which pattern leaves out what."
-    explain = verbs.add_parser(
-        "explain", help=summary, prog="mobysession context explain", description=run.__doc__, synopsis=" [PATH]"
-    )
-    add = explain.add_argument
+    add = add_commands(parser)("explain", summary, " [PATH]").add_argument
     add("path", nargs="?", default=".", metavar="PATH", help="The directory that would be built [default: .]")
     add("-f", "--file", metavar="PATH", help="The Dockerfile, whose own .dockerignore counts where it has one.")
     add("-a", "--all", action="store_true", help="Name everything, not only what a pattern decides.")
@@ -50,9 +48,7 @@ def run(target: Target, options: argparse.Namespace) -> int:
 
         explanation.requested, failure = run_async(requested_files, options.against, source, options.file)
     if options.json:
-        import json
-
-        print(json.dumps(as_value(explanation), indent=2))
+        print_json(as_value(explanation))
     else:
         _print(render(explanation, every=options.all))
     if failure is not None:

@@ -6,7 +6,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mobysession.cli.app import run_async
-from mobysession.cli.parser import offer
+from mobysession.cli.parser import add_commands, offer
+from mobysession.cli.tables import local_time, print_json
 
 if TYPE_CHECKING:
     import argparse
@@ -20,32 +21,29 @@ if TYPE_CHECKING:
 __all__ = ["SYNOPSIS", "add_options", "run"]
 
 SYNOPSIS = " COMMAND [ARGS]..."
+#: Of those of ``--progress``, the ones that somebody may want of every build on a daemon.
+_VIEWS = ("auto", "plain", "tty", "quiet", "rawjson")
 
 
 def add_options(parser: Parser) -> None:
     """Add what `run` takes."""
-    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", dest="action", required=True)
-
-    def verb(name: str, summary: str, synopsis: str) -> Any:
-        prog = f"mobysession daemons {name}"
-        return verbs.add_parser(name, help=summary, prog=prog, description=summary, synopsis=synopsis)
-
+    command = add_commands(parser)
     as_json = "Print JSON."
-    verb("ls", "List the daemons that are remembered.", "").add_argument("--json", action="store_true", help=as_json)
-    add = verb("add", "Remember a daemon, or change what is remembered of it.", " ADDRESS")
+    command("ls", "List the daemons that are remembered.", "").add_argument("--json", action="store_true", help=as_json)
+    add = command("add", "Remember a daemon, or change what is remembered of it.", " ADDRESS")
     add.add_argument("address", metavar="ADDRESS", help="unix://, tcp://, https:// or ssh://, as for --host.")
-    view = "How progress is shown on it by default: auto, plain, tty, quiet or rawjson."
-    offer(add.add_argument("--view", metavar="KIND", help=view), "auto", "plain", "tty", "quiet", "rawjson")
-    password = "Read a passphrase or token from stdin, and keep it in the key ring."  # noqa: S105 - a help text
-    add.add_argument("--password-stdin", action="store_true", help=password)
+    view = f"How progress is shown on it by default: {', '.join(_VIEWS[:-1])} or {_VIEWS[-1]}."
+    offer(add.add_argument("--view", metavar="KIND", help=view), *_VIEWS)
+    from_stdin = "Read a passphrase or token from stdin, and keep it in the key ring."
+    add.add_argument("--password-stdin", action="store_true", help=from_stdin)
     add.add_argument("--use", action="store_true", help="Use it from now on, as with the command use.")
     add.add_argument("--json", action="store_true", help=as_json)
-    use = verb("use", "Use a daemon where nobody names another.", " ADDRESS|--none")
+    use = command("use", "Use a daemon where nobody names another.", " ADDRESS|--none")
     use.add_argument("address", nargs="?", metavar="ADDRESS", help="One that is remembered.")
     use.add_argument("--none", action="store_true", help="Use what the docker CLI would use, again.")
-    rm = verb("rm", "Forget daemons, with their passwords.", " ADDRESS...")
+    rm = command("rm", "Forget daemons, with their passwords.", " ADDRESS...")
     rm.add_argument("addresses", nargs="+", metavar="ADDRESS", help="One that is remembered.")
-    show = verb("show", "Show what is remembered of a daemon.", " [ADDRESS]")
+    show = command("show", "Show what is remembered of a daemon.", " [ADDRESS]")
     show.add_argument("address", nargs="?", metavar="ADDRESS", help="One that is remembered [default: the active one]")
     show.add_argument("--json", action="store_true", help=as_json)
 
@@ -85,9 +83,8 @@ async def _list(client: ClientState, options: argparse.Namespace) -> None:
 async def _add(client: ClientState, options: argparse.Namespace) -> None:
     from mobysession.errors import UsageError
 
-    views = ("auto", "plain", "tty", "quiet", "rawjson")
-    if options.view not in (None, *views):
-        raise UsageError(f"there is no view {options.view!r}", hint=f"It is one of {', '.join(views)}.")
+    if options.view not in (None, *_VIEWS):
+        raise UsageError(f"there is no view {options.view!r}", hint=f"It is one of {', '.join(_VIEWS)}.")
     password = None
     if options.password_stdin:
         import trio
@@ -98,7 +95,7 @@ async def _add(client: ClientState, options: argparse.Namespace) -> None:
         client.set_active(reference.address)
     await client.state.flush()
     if options.json:
-        _print_json(_value(client.find(reference.address) or reference, client.active))
+        print_json(_value(client.find(reference.address) or reference, client.active))
 
 
 def _read_password() -> str:
@@ -131,24 +128,24 @@ async def _show(client: ClientState, options: argparse.Namespace) -> None:
         raise UsageError(f"no daemon is remembered at {options.address}", hint="See which: mobysession daemons ls")
     value = _value(known, active)
     if options.json:
-        _print_json(value)
+        print_json(value)
         return
     _print(f"address        {value['address']}")
     _print(f"active         {'yes' if value['active'] else 'no'}")
     _print(f"view           {value['view'] or 'not said'}")
     _print(f"password       {'in ' + value['password_in'] if value['password_in'] else 'none'}")
-    _print(f"last accessed  {_time(value['last_accessed'])}")
+    _print(f"last accessed  {local_time(value['last_accessed'])}")
 
 
 def _print_list(references: list[DaemonReference], active: DaemonReference | None, as_json: bool) -> None:
     values = [_value(reference, active) for reference in references]
     if as_json:
-        _print_json(values)
+        print_json(values)
         return
     width = max((len(value["address"]) for value in values), default=0)
     for value in values:
         mark = "*" if value["active"] else " "
-        _print(f"{mark} {value['address']:{width}}  {value['view'] or '-':5}  {_time(value['last_accessed'])}")
+        _print(f"{mark} {value['address']:{width}}  {value['view'] or '-':5}  {local_time(value['last_accessed'])}")
 
 
 def _value(reference: DaemonReference, active: DaemonReference | None) -> dict[str, Any]:
@@ -159,18 +156,6 @@ def _value(reference: DaemonReference, active: DaemonReference | None) -> dict[s
         "password_in": reference.password_in,
         "last_accessed": reference.last_accessed,
     }
-
-
-def _time(seconds: float) -> str:
-    import time
-
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def _print_json(value: object) -> None:
-    import json
-
-    _print(json.dumps(value, indent=2))
 
 
 def _print(line: str) -> None:

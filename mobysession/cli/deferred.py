@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+else:
+    # An import asks what a loader does, not what it is; the abstract class would load importlib.resources.
+    Loader = object
 
 __all__ = ["MODULES", "Deferring", "defer_imports"]
 
@@ -96,11 +99,11 @@ class Deferring:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Later(spec.loader, self._modules[name])  # type: ignore[assignment]  # all that an import asks of a loader
+            spec.loader = _Later(spec.loader, self._modules[name])
         return spec
 
 
-class _Later:
+class _Later(Loader):
     """Loads a module when something is missed in it."""
 
     def __init__(self, loader: Loader, answers: Mapping[str, Any]) -> None:
@@ -164,9 +167,8 @@ class _Later:
         """Return what a module is while it runs: one whose names, those it has already too, are its own thread's."""
         lock = self._lock
 
-        class Running(kind):  # type: ignore[valid-type, misc]  # the class of the module at hand
-            def __getattribute__(self, name: str) -> Any:
-                with lock:  # and by then the module may be of its own kind again, which super() would not have
-                    return kind.__getattribute__(self, name)
+        def look_up(module: ModuleType, name: str) -> Any:
+            with lock:  # and by then the module may be of its own kind again
+                return kind.__getattribute__(module, name)
 
-        return Running
+        return type("Running", (kind,), {"__getattribute__": look_up})

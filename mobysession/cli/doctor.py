@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mobysession.cli.app import run_async
 from mobysession.cli.parser import add_attach
+from mobysession.cli.tables import print_json
 
 if TYPE_CHECKING:
     import argparse
@@ -40,10 +41,7 @@ def run(target: Target, options: argparse.Namespace) -> int:
 
     diagnosis = run_async(partial(examine, find_endpoint, attach=options.attach))
     if options.json:
-        import json
-
-        findings = [finding._asdict() for finding in diagnosis.findings]
-        print(json.dumps({"healthy": diagnosis.is_healthy, "findings": findings}, indent=2), flush=True)
+        print_json({"healthy": diagnosis.is_healthy, "findings": diagnosis.findings})
     else:
         print(_render(diagnosis), flush=True)
     return 0 if diagnosis.is_healthy else 1

@@ -7,12 +7,14 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mobysession.cli.app import run_async
+from mobysession.cli.parser import add_commands
 from mobysession.cli.tables import add_format, age, print_json, print_table
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
-    from mobysession.buildkit.history import BuildRecord
+    from mobysession.buildkit.history import BuildRecord, History
     from mobysession.cli.app import Target
     from mobysession.cli.parser import Parser
     from mobysession.transport.endpoint import Endpoint
@@ -28,30 +30,25 @@ _TOLD = ("build-arg:", "label:", "vcs:", "frontend.caps")
 
 def add_options(parser: Parser) -> None:
     """Add what `run` takes."""
-    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", dest="action", required=True)
-
-    def verb(name: str, summary: str, synopsis: str) -> Any:
-        prog = f"mobysession history {name}"
-        return verbs.add_parser(name, help=summary, prog=prog, description=summary, synopsis=synopsis)
-
-    ls = verb("ls", "List builds, the newest first.", "")
+    command = add_commands(parser)
+    ls = command("ls", "List builds, the newest first.", "")
     ls.add_argument("--active", action="store_true", help="Only those that run.")
     ls.add_argument("--limit", type=_positive, metavar="COUNT", help="As many at most [default: 50]")
     text = "Only these: status=error, ref=ID, repository=URL, startedAt>=24h, duration>30s; all of them hold."
     ls.add_argument("--filter", action="append", default=[], metavar="FILTER", help=text)
     ls.add_argument("--no-trunc", action="store_true", help="Print names as long as they are.")
     add_format(ls)
-    inspect = verb("inspect", "Show what was asked for in a build, and how it went.", " [REF]")
+    inspect = command("inspect", "Show what was asked for in a build, and how it went.", " [REF]")
     inspect.add_argument("ref", nargs="?", default="", metavar="REF", help=_REF)
     text = "Print a file of the build instead: a digest, or a type such as https://slsa.dev/provenance/v1."
     inspect.add_argument("--attachment", metavar="DIGEST|TYPE", help=text)
     add_format(inspect)
-    logs = verb("logs", "Print a build's progress as it was.", " [REF]")
+    logs = command("logs", "Print a build's progress as it was.", " [REF]")
     logs.add_argument("ref", nargs="?", default="", metavar="REF", help=_REF)
-    rm = verb("rm", "Forget builds.", " REF...|--all")
+    rm = command("rm", "Forget builds.", " REF...|--all")
     rm.add_argument("refs", nargs="*", metavar="REF", help="A build's ID, or ^N.")
     rm.add_argument("--all", action="store_true", help="Forget all that have ended.")
-    export = verb("export", "Write builds into a .dockerbuild archive.", " [REF...]")
+    export = command("export", "Write builds into a .dockerbuild archive.", " [REF...]")
     export.add_argument("refs", nargs="*", metavar="REF", help=_REF)
     export.add_argument("-o", "--output", metavar="PATH", help="Where it goes [default: stdout]")
     export.add_argument("--all", action="store_true", help="All that have ended.")
@@ -188,8 +185,8 @@ def _print_record(record: BuildRecord) -> None:
         if value:
             print(f"{name + ':':<12} {printable(value)}")
     groups = {
-        "Build arguments": {key[10:]: value for key, value in attributes.items() if key.startswith("build-arg:")},
-        "Labels": {key[6:]: value for key, value in attributes.items() if key.startswith("label:")},
+        "Build arguments": _below("build-arg:", attributes),
+        "Labels": _below("label:", attributes),
         "Asked for": {key: value for key, value in attributes.items() if not key.startswith(_TOLD)},
     }
     for title, values in groups.items():
@@ -203,6 +200,10 @@ def _print_record(record: BuildRecord) -> None:
             platform = f" {blob.platform}" if blob.platform else ""
             print(f"  {printable(blob.digest)} {printable(blob.kind or blob.media_type)}{printable(platform)}")
     sys.stdout.flush()
+
+
+def _below(prefix: str, attributes: Mapping[str, str]) -> dict[str, str]:
+    return {key.removeprefix(prefix): value for key, value in attributes.items() if key.startswith(prefix)}
 
 
 async def _logs(endpoint: Endpoint, options: argparse.Namespace) -> None:
@@ -231,13 +232,13 @@ async def _remove(endpoint: Endpoint, options: argparse.Namespace) -> None:
     sys.stdout.flush()
 
 
-async def _chosen(history: Any, options: argparse.Namespace) -> list[BuildRecord]:
+async def _chosen(history: History, options: argparse.Namespace) -> list[BuildRecord]:
     from mobysession.errors import UsageError
 
     if options.all:
         if options.refs:
             raise UsageError("builds are named, and --all says all")
-        return [record for record in await history.list(limit=10**6) if record.status != "running"]
+        return [record for record in await history.list(limit=sys.maxsize) if record.status != "running"]
     if not options.refs and options.action == "rm":
         raise UsageError("no build is named", hint="Name builds, or say --all.")
     # All are found before the first is changed: ^N counts from the newest.

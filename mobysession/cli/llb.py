@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from mobysession.cli.parser import add_commands
+from mobysession.cli.tables import print_json
+
 if TYPE_CHECKING:
     import argparse
 
@@ -18,9 +21,7 @@ SYNOPSIS = " COMMAND [ARGS]..."
 
 def add_options(parser: Parser) -> None:
     """Add what `run` takes."""
-    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", dest="action", required=True)
-    summary = "Print a definition as JSON, or as a graph for Graphviz."
-    dump = verbs.add_parser("dump", help=summary, prog="mobysession llb dump", description=summary, synopsis=" [FILE]")
+    dump = add_commands(parser)("dump", "Print a definition as JSON, or as a graph for Graphviz.", " [FILE]")
     file = "What State.definition().to_bytes() gave, or another client of BuildKit [default: stdin]"
     dump.add_argument("file", nargs="?", default="-", metavar="FILE", help=file)
     dump.add_argument("--dot", action="store_true", help="Print the language of Graphviz.")
@@ -42,8 +43,6 @@ def run(target: Target, options: argparse.Namespace) -> int:
     definition = Definition.parse(data)
     if options.dot:
         sys.stdout.write(definition.as_dot())
-        return 0
-    import json
-
-    print(json.dumps(definition.as_json(), indent=2))
+    else:
+        print_json(definition.as_json())
     return 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from mobysession.cli.app import Target
 
-__all__ = ["CommandLine", "Parser", "add_attach", "complete", "offer", "parse"]
+__all__ = ["CommandLine", "Parser", "add_attach", "add_commands", "add_progress", "complete", "offer", "parse"]
 
 _VERBS = {
     "bake": "Build the targets of bake files or compose files.",
@@ -40,6 +40,8 @@ _VERBS = {
     "sessions": "See, watch and end the sessions of your processes on this machine.",
     "workers": "List what executes builds.",
 }
+#: What ``--progress`` of a build takes.
+_VIEWS = ("auto", "plain", "tty", "quiet", "none", "rawjson")
 #: Columns of a help text. Unless it is given, argparse asks for the terminal's with each option that it learns.
 _HELP_WIDTH = 80
 
@@ -185,6 +187,27 @@ def add_attach(parser: argparse.ArgumentParser) -> None:
     ways = ("auto", "hijack", "tunnel", "native", "buildkitd")
     text = "How the session is attached: auto, hijack, tunnel, native or buildkitd [default: auto]"
     offer(parser.add_argument("--attach", default="auto", metavar="WAY", help=text), *ways)
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses how a build is shown."""
+    text = f"{', '.join(_VIEWS[:-1])} or {_VIEWS[-1]} [env: BUILDKIT_PROGRESS; default: auto]"
+    offer(parser.add_argument("--progress", metavar="KIND", help=text), *_VIEWS)
+
+
+def add_commands(parser: Parser) -> Callable[[str, str, str], Parser]:
+    """Have a verb take commands, as ``options.action``.
+
+    Returns:
+        What adds one, of its name, its summary, and what its usage says behind the options.
+    """
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="action", required=True)
+
+    def add(name: str, summary: str, synopsis: str) -> Parser:
+        prog = f"{parser.prog} {name}"
+        return commands.add_parser(name, help=summary, prog=prog, description=summary, synopsis=synopsis)
+
+    return add
 
 
 class _Program(Parser):

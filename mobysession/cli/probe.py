@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mobysession.cli.app import run_async
 from mobysession.cli.parser import add_attach
+from mobysession.cli.tables import print_json
 
 if TYPE_CHECKING:
     import argparse
@@ -51,9 +52,7 @@ def run(target: Target, options: argparse.Namespace) -> int:
     """Open a session on the daemon and report what it says and does."""
     report = run_async(_probe, target.endpoint(options.attach), options.attach, options.hold)
     if options.json:
-        import json
-
-        print(json.dumps(report, indent=2), flush=True)
+        print_json(report)
     else:
         from mobysession.buildkit.printable import printable
 

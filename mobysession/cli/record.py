@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from mobysession.cli.parser import Parser
+    from mobysession.recording import Recording
     from mobysession.session.recorder.recorder import RecordingMode
 
 __all__ = ["SYNOPSIS", "add_options", "build_command", "run", "said_words"]
@@ -35,10 +36,10 @@ def add_options(parser: Parser) -> None:
     parser.command_name = "command"
 
 
-def run(target: Target, options: argparse.Namespace) -> int:
+def run(_target: Target, options: argparse.Namespace) -> int:
     """Run a build, and record what its session says: FILE holds no secret and no credentials."""
     command = parse(build_command(options.command))
-    return command.run(_Recorded(target, options), command.options)
+    return command.run(_Recorded(options), command.options)
 
 
 def build_command(words: Sequence[str]) -> list[str]:
@@ -51,13 +52,11 @@ def build_command(words: Sequence[str]) -> list[str]:
 
 
 class _Recorded(Target):
-    """A target on which a build is recorded."""
+    """The daemon that the command line names, on which a build is recorded."""
 
-    def __init__(self, target: Target, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options.host, options.docker_context)
         self._options = options
-        self.endpoint = target.endpoint  # type: ignore[method-assign]  # chosen once
-        self.view = target.view  # type: ignore[method-assign]
 
     @asynccontextmanager
     async def around_build(self) -> AsyncIterator[None]:
@@ -78,10 +77,10 @@ class _Recorded(Target):
         print(f"recorded {calls} calls in {options.output}", file=sys.stderr)
 
 
-def _count(recording: object) -> int:
+def _count(recording: Recording) -> int:
     from mobysession.recording import CallBegan
 
-    return sum(isinstance(record, CallBegan) for record in recording)  # type: ignore[attr-defined]
+    return sum(isinstance(record, CallBegan) for record in recording)
 
 
 def said_words(words: Sequence[str]) -> list[str]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
+
+from mobysession.cli.parser import add_commands
+from mobysession.cli.tables import local_time, print_json
 
 if TYPE_CHECKING:
     import argparse
@@ -20,10 +24,7 @@ SYNOPSIS = " COMMAND [ARGS]..."
 
 def add_options(parser: Parser) -> None:
     """Add what `run` takes."""
-    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", dest="action", required=True)
-    summary = "Show the calls of a recording, and what they came to."
-    prog = "mobysession recording show"
-    show = verbs.add_parser("show", help=summary, prog=prog, description=summary, synopsis=" FILE")
+    show = add_commands(parser)("show", "Show the calls of a recording, and what they came to.", " FILE")
     show.add_argument("file", metavar="FILE", help="The recording.")
     forms = show.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="Print all of it, as JSON.")
@@ -36,9 +37,7 @@ def run(_target: Target, options: argparse.Namespace) -> int:
 
     recording = read_recording(options.file)
     if options.json:
-        import json
-
-        print(json.dumps(recording.to_json(), indent=2), flush=True)
+        print_json(recording.to_json())
     elif options.html:
         from mobysession.progress.page import render_page
         from mobysession.progress.recording import session_timeline
@@ -49,18 +48,15 @@ def run(_target: Target, options: argparse.Namespace) -> int:
 
         for line in _lines(recording):
             print(printable(line))
-        print(end="", flush=True)
+        sys.stdout.flush()
     return 0
 
 
 def _lines(recording: Recording) -> Iterator[str]:
-    import time
-
     from mobysession.recording import CallBegan, CallOver, ConnectionBegan, RunChanged
 
     header = recording.header
-    made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(header.created))
-    yield f"{header.mode} recording of {made}, by {header.writer}"
+    yield f"{header.mode} recording of {local_time(header.created)}, by {header.writer}"
     if header.command:
         yield f"of: mobysession {' '.join(header.command)}"
     began: dict[int, CallBegan] = {}
@@ -75,8 +71,6 @@ def _lines(recording: Recording) -> Iterator[str]:
             case CallOver():
                 if (call := began.pop(record.call, None)) is not None:
                     yield _line(call, record)
-            case _:
-                pass
     for call in began.values():
         yield f"{call.at:9.3f} s  {call.method}  not ended"
     yield ""

@@ -11,11 +11,12 @@ import sys
 import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mobysession.cli.app import Target, run_async
 from mobysession.cli.parser import parse
 from mobysession.cli.record import build_command
+from mobysession.cli.tables import print_json
 
 if TYPE_CHECKING:
     import argparse
@@ -57,7 +58,7 @@ def run(_target: Target, options: argparse.Namespace) -> int:
     for name in ("iidfile", "metadata_file", "timeline"):
         setattr(command.options, name, None)
     command.options.push, command.options.quiet = False, True
-    command.options.driver, command.options.attach = "control", "auto"
+    command.options.driver, command.options.attach, command.options.nodes = "control", "auto", []
     skip: tuple[str, ...] = ()
     if not options.command:
         # They are on this disk already, and what is hidden in them would be missing.
@@ -123,15 +124,16 @@ async def _serve(recording: Recording, options: argparse.Namespace) -> int:
             if not options.command:
                 print(f"DOCKER_HOST={daemon.host}", flush=True)
                 await trio.sleep_forever()
-            environment: dict[str, Any] = {**os.environ, "DOCKER_HOST": daemon.host}
+            environment = {**os.environ, "DOCKER_HOST": daemon.host}
             done = await trio.run_process(options.command, env=environment, check=False)
             equal = bool(daemon.reports) and all(report.is_equal for report in daemon.reports)
             return done.returncode or (0 if equal else 1)
 
 
 def _tell(reports: Sequence[ReplayReport], as_json: bool) -> int:
-    import json
-
     for report in reports:
-        print(json.dumps(report.to_json(), indent=2) if as_json else report.render().rstrip("\n"), flush=True)
+        if as_json:
+            print_json(report.to_json())
+        else:
+            print(report.render(), end="", flush=True)
     return 0 if reports and all(report.is_equal for report in reports) else 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mobysession.cli.app import run_async
+from mobysession.cli.parser import add_commands
+from mobysession.cli.tables import local_time, print_json
 
 if TYPE_CHECKING:
     import argparse
@@ -21,27 +23,16 @@ SYNOPSIS = " COMMAND [ARGS]..."
 
 def add_options(parser: Parser) -> None:
     """Add what `run` takes."""
-    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", dest="action", required=True)
-
-    def verb(name: str, summary: str, synopsis: str) -> Any:
-        prog = f"mobysession sessions {name}"
-        return verbs.add_parser(name, help=summary, prog=prog, description=summary, synopsis=synopsis)
-
-    verb("ls", "List the sessions whose processes live.", "").add_argument(
-        "--json", action="store_true", help="Print JSON."
-    )
-    several = {
-        "inspect": "Show what a session is like, as its process says.",
-        "events": "Show what happens on a session until it ends, a line of JSON each.",
-        "abort": "End what a session is doing.",
-    }
-    for name, summary in several.items():
-        parser = verb(name, summary, " ID")
-        parser.add_argument("session_id", metavar="ID", help="Session ID, or how it begins.")
-        if name == "inspect":
-            parser.add_argument("--json", action="store_true", help="Print JSON.")
-        if name == "abort":
-            parser.add_argument("--reason", default="", metavar="TEXT", help="What its process is told.")
+    command = add_commands(parser)
+    ls = command("ls", "List the sessions whose processes live.", "")
+    inspect = command("inspect", "Show what a session is like, as its process says.", " ID")
+    events = command("events", "Show what happens on a session until it ends, a line of JSON each.", " ID")
+    abort = command("abort", "End what a session is doing.", " ID")
+    for one in (inspect, events, abort):
+        one.add_argument("session_id", metavar="ID", help="Session ID, or how it begins.")
+    for one in (ls, inspect):
+        one.add_argument("--json", action="store_true", help="Print JSON.")
+    abort.add_argument("--reason", default="", metavar="TEXT", help="What its process is told.")
 
 
 def run(target: Target, options: argparse.Namespace) -> int:
@@ -110,16 +101,14 @@ async def _abort(announcement: SessionAnnouncement, reason: str) -> None:
 
 def _print_list(found: list[SessionAnnouncement], as_json: bool) -> None:
     import dataclasses
-    import json
-    import time
 
     from mobysession.buildkit.printable import printable
 
     if as_json:
-        print(json.dumps([dataclasses.asdict(one) for one in found], indent=2), flush=True)
+        print_json([dataclasses.asdict(one) for one in found])
         return
     for one in found:
-        created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created))
+        created = local_time(one.created)
         print(printable(f"{one.session_id}  process {one.pid:<7}  {created}  {one.endpoint}"), flush=True)
 
 
@@ -129,7 +118,7 @@ def _print_inspection(found: Mapping[str, Any], as_json: bool) -> None:
     from mobysession.buildkit.printable import printable
 
     if as_json:
-        print(json.dumps(found, indent=2), flush=True)
+        print_json(found)
         return
     width = max(map(len, found), default=0)
     for name, value in found.items():

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from mobysession.cli.parser import Parser
 
-__all__ = ["add_format", "age", "plain_value", "print_json", "print_table"]
+__all__ = ["add_format", "age", "local_time", "plain_value", "print_json", "print_table"]
 
 _AGES = ((86400 * 365, "year"), (86400 * 30, "month"), (86400 * 7, "week"), (86400, "day"), (3600, "hour"))
 
@@ -26,14 +26,14 @@ def add_format(parser: Parser) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print a value of named tuples, dataclasses, times and what JSON has."""
+    """Print a value of named tuples, times and what JSON has."""
     import json
 
     print(json.dumps(plain_value(value), indent=2), flush=True)
 
 
 def plain_value(value: Any) -> Any:
-    """Return a value as JSON has it: named tuples and dataclasses by their fields, times as RFC 3339 writes them."""
+    """Return a value as JSON has it: named tuples by their fields, times as RFC 3339 writes them."""
     if hasattr(value, "_asdict"):
         return plain_value(value._asdict())
     if isinstance(value, dict):
@@ -45,16 +45,29 @@ def plain_value(value: Any) -> Any:
     return value
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print columns that are as wide as what stands in them; what a daemon says cannot speak to the terminal."""
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, gap: int = 3) -> None:
+    """Print columns that are as wide as what stands in them; what a daemon says cannot speak to the terminal.
+
+    Args:
+        head: the first line.
+        rows: those below it.
+        gap: spaces between columns.
+    """
     from mobysession.buildkit.printable import printable
 
     lines = [tuple(head), *(tuple(printable(cell) for cell in row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        sys.stdout.write("   ".join(cells).rstrip() + "\n")
+        sys.stdout.write((" " * gap).join(cells).rstrip() + "\n")
     sys.stdout.flush()
+
+
+def local_time(seconds: float) -> str:
+    """Return a moment, in seconds since the epoch, as the clock on the wall shows it."""
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def age(moment: datetime | None, now: datetime) -> str:

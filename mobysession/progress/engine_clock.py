@@ -19,7 +19,7 @@ class EngineClock:
     """The engine's clock, as far as it can be learned: nothing that the engine tells has yet to happen.
 
     Args:
-        clock: ours, in seconds, monotonic.
+        clock: ours, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,9 +33,14 @@ class EngineClock:
             ahead = latest - int(self._clock() * SECOND)
             self._ahead = ahead if self._ahead is None else max(self._ahead, ahead)
 
+    @property
+    def ahead(self) -> int:
+        """How far the engine's clock is ahead of ours, in ns; 0 as long as nothing is known."""
+        return self._ahead or 0
+
     def now(self) -> int:
         """Return ns since the epoch on the engine's clock."""
-        return int(self._clock() * SECOND) + (self._ahead or 0)
+        return int(self._clock() * SECOND) + self.ahead
 
 
 def _moments(changes: Changes) -> Iterator[int]:

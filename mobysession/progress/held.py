@@ -22,7 +22,9 @@ class HeldView:
 
     Args:
         view: what shows the build.
-        on_close: called when it is closed.
+
+    Attributes:
+        on_close: called when it is closed; nothing, unless somebody sets it.
     """
 
     def __init__(self, view: View) -> None:

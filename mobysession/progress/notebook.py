@@ -8,7 +8,6 @@ for notebooks strip these from files of others; what the engine says is escaped 
 from __future__ import annotations
 
 import html
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from mobysession.buildkit.status import BuildStatus, Changes, Vertex
     from mobysession.progress.table import Row, Style
 
-__all__ = ["NotebookView", "in_notebook"]
+__all__ = ["NotebookView"]
 
 _REFRESH = 0.25
 #: Rows of the table while the build runs: what does not move the cells below it off the screen.
@@ -79,8 +78,7 @@ class NotebookView:
         self._drawn_at = self._clock()
         now = self._engine.now()
         rows = step_rows(self._status, now, _HEIGHT)
-        body = "".join(_row(row) for row in rows)
-        self._show(header(self._status, now, finished=False), rows, _table(body))
+        self._show(header(self._status, now, finished=False), rows, _table("".join(map(_row, rows))))
 
     def close(self, error: BaseException | None = None) -> None:
         """Draw all steps a last time, with their logs to be opened; those of failed ones are open."""
@@ -105,12 +103,6 @@ class NotebookView:
             self._handle = self._display(bundle, raw=True, display_id=True)
         else:
             self._handle.update(bundle, raw=True)
-
-
-def in_notebook() -> bool:
-    """Tell whether this process is the kernel of a notebook; what is not loaded yet is not loaded for it."""
-    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
-    return get_shell is not None and getattr(get_shell(), "kernel", None) is not None
 
 
 def _find_display() -> Callable[..., Any]:

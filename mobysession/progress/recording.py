@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mobysession.buildkit.printable import printable
-from mobysession.progress.timeline import Call, Recorded
+from mobysession.progress.timeline import HEALTH, Call, Recorded, call_kind
 from mobysession.recording import DAEMON, CallBegan, CallOver, Message
 
 if TYPE_CHECKING:
@@ -13,15 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["session_timeline"]
 
-_KINDS: Final = {
-    "filesync.v1.FileSync": "files",
-    "filesync.v1.FileSend": "output",
-    "filesync.v1.Auth": "auth",
-    "secrets.v1.Secrets": "secret",
-    "sshforward.v1.SSH": "ssh",
-    "upload.v1.Upload": "upload",
-}
-_HEALTH: Final = "/grpc.health.v1.Health/"
 _GET: Final = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 #: Metadata that says what a call is about.
 _NAMED: Final = ("dir-name", "urlpath", "exporter-id")
@@ -38,7 +29,7 @@ def session_timeline(recording: Recording, title: str) -> Recorded:
     last = 0.0
     for record in recording:
         last = record.at
-        if isinstance(record, CallBegan) and not record.method.startswith(_HEALTH):
+        if isinstance(record, CallBegan) and not record.method.startswith(HEALTH):
             began[record.call] = record, _subject(record)
         elif isinstance(record, Message) and record.sender == DAEMON and record.call in began:
             call, subject = began[record.call]
@@ -77,8 +68,7 @@ def _call(began: CallBegan, subject: str, over: CallOver) -> Call:
 
 
 def _kind(method: str) -> str:
-    service = method.split("/")[1] if method.count("/") == 2 else method
-    return _KINDS.get(".".join(service.split(".")[-3:]), "call")
+    return printable(call_kind(method)) or "call"
 
 
 def _subject(began: CallBegan) -> str:

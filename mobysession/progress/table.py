@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mobysession.buildkit.printable import printable
-from mobysession.progress.text import SECOND, status_progress
+from mobysession.progress.text import SECOND, status_progress, step_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,21 +81,12 @@ def step_rows(status: BuildStatus, now: int, height: int | None, window: int = L
 def all_rows(status: BuildStatus, now: int) -> list[tuple[Vertex, list[Row]]]:
     """Return each started step with its rows, the first of which is its own, in the order of starting."""
     steps = sorted((vertex for vertex in status.steps if vertex.number), key=lambda vertex: vertex.number)
-    remarks = _remarks(status)
+    remarks = step_warnings(status)
     return [(vertex, _rows(vertex, now, remarks.get(vertex.digest, ()))) for vertex in steps]
 
 
 def _last_written(vertex: Vertex) -> int:
     return max((line.time for line in vertex.log.last(2)), default=0)
-
-
-def _remarks(status: BuildStatus) -> dict[str, list[str]]:
-    remarks: dict[str, list[str]] = {}
-    for warning in status.warnings:
-        owner = status.vertex(warning.vertex)
-        if owner is not None:
-            remarks.setdefault(owner.digest, []).append(warning.short)
-    return remarks
 
 
 def _rows(vertex: Vertex, now: int, remarks: Sequence[str]) -> list[Row]:

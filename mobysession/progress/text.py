@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from mobysession.buildkit.logs import LogLine
     from mobysession.buildkit.status import BuildStatus, Vertex, VertexStatus, VertexWarning
 
-__all__ = ["failed_logs", "format_bytes", "log_line", "status_progress", "status_time", "warning_summary", "write"]
+__all__ = [
+    "failed_logs",
+    "format_bytes",
+    "log_line",
+    "status_progress",
+    "status_time",
+    "step_warnings",
+    "warning_summary",
+    "write",
+]
 
 SECOND = 1_000_000_000
 #: Lines of its log shown under a failed step, as in BuildKit's printer.
@@ -63,6 +72,16 @@ def failed_logs(status: BuildStatus) -> Iterator[str]:
         for line in vertex.log.last(FAILED_LOG_LINES):
             yield log_line(vertex, line)
         yield "------"
+
+
+def step_warnings(status: BuildStatus) -> dict[str, list[str]]:
+    """Return the warnings that are about a step, by its digest, as the engine wrote them."""
+    remarks: dict[str, list[str]] = {}
+    for warning in status.warnings:
+        owner = status.vertex(warning.vertex)
+        if owner is not None:
+            remarks.setdefault(owner.digest, []).append(warning.short)
+    return remarks
 
 
 def warning_summary(warnings: Sequence[VertexWarning]) -> Iterator[str]:

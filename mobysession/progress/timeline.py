@@ -3,9 +3,8 @@
 :class:`Timeline` is fed like a view, and with the events of the session. In the end it is one value,
 :class:`Recorded`, of which a page (`mobysession.progress.page`) or a trace (`mobysession.progress.trace`) is made.
 
-Steps are told on the engine's clock, callbacks on ours. Nothing that the engine tells has yet to happen, so the
-smallest difference seen between a message's arrival and the latest moment told in it is how far our clock is ahead,
-and callbacks are moved by it. Texts are made printable here, and what is kept of logs is bounded.
+Steps are told on the engine's clock, callbacks on ours, and these are moved by how far ours is ahead. Texts are made
+printable here, and what is kept of logs is bounded.
 """
 
 from __future__ import annotations
@@ -21,6 +20,8 @@ from mobysession.buildkit.logs import STDERR
 from mobysession.buildkit.printable import printable
 from mobysession.events import AccessDecided, CallEnded, CallStarted
 from mobysession.progress.critical import critical_path
+from mobysession.progress.engine_clock import EngineClock
+from mobysession.progress.text import SECOND, step_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from mobysession.buildkit.status import BuildStatus, Changes, Vertex, VertexStatus
     from mobysession.events import SessionEvent
 
-__all__ = ["Call", "Moved", "Recorded", "State", "Step", "Timeline"]
+__all__ = ["HEALTH", "Call", "Moved", "Recorded", "State", "Step", "Timeline", "call_kind"]
 
 State = Literal["done", "cached", "failed", "cancelled", "running"]
 
-_SECOND = 1_000_000_000
-_HEALTH = "/grpc.health.v1.Health/"
+#: Calls of no build: the engine asks whether the session lives.
+HEALTH = "/grpc.health.v1.Health/"
 _PLACE = re.compile(r"\[(.+?)(?: +\d+/\d+)?\]")
 _OUTPUTS = "results"
 #: Bytes of a line besides its characters, about.
@@ -153,20 +154,15 @@ class Timeline:
         self._begun: dict[int, CallStarted] = {}
         self._subjects: dict[int, tuple[str, str]] = {}
         self._ended: deque[CallEnded] = deque(maxlen=limits.TIMELINE_CALLS)
-        self._ahead: float | None = None
+        self._engine = EngineClock(clock)
 
     def update(self, status: BuildStatus, changes: Changes) -> None:
         """Take what one message of the engine changed."""
         self._status = status
         for vertex, line in changes.logs:
             self._keep(self._logs.setdefault(vertex.digest, _Log()), line)
-        told = [
-            moment for vertex in changes.vertices.values() for moment in (vertex.started, vertex.completed) if moment
-        ]
-        told += [each.timestamp for _, each in changes.statuses]
-        if changes.message is not None and told:
-            ahead = self._clock() - max(told) / _SECOND
-            self._ahead = ahead if self._ahead is None else min(self._ahead, ahead)
+        if changes.message is not None:
+            self._engine.learn(changes)
 
     def _keep(self, log: _Log, line: LogLine) -> None:
         before = log.cost
@@ -180,7 +176,7 @@ class Timeline:
     def event(self, event: SessionEvent) -> None:
         """Take what happened on the session; that the engine asks whether it lives is nothing that a build does."""
         match event:
-            case CallStarted(method=method) | CallEnded(method=method) if method.startswith(_HEALTH):
+            case CallStarted(method=method) | CallEnded(method=method) if method.startswith(HEALTH):
                 pass
             case CallStarted() if len(self._begun) < limits.TIMELINE_CALLS:
                 self._begun[event.call_id] = event
@@ -194,9 +190,9 @@ class Timeline:
         """Return the build as it has been so far; ``error`` is what ended it."""
         steps = self._status.steps if self._status is not None else []
         vertices = [vertex for vertex in steps if vertex.is_started]
-        shift = self._ahead or 0.0
+        shift = -self._engine.ahead / SECOND
         moments = [moment for vertex in vertices for moment in _moments(vertex)]
-        ends = [moment / _SECOND for moment in moments] + [call.time - shift for call in self._ended]
+        ends = [moment / SECOND for moment in moments] + [call.time - shift for call in self._ended]
         starts = [*ends, *(call.time - call.duration - shift for call in self._ended)]
         starts += [call.time - shift for call in self._begun.values()]
         begun, end = min(starts, default=self._clock()), max([*ends, *starts], default=self._clock())
@@ -214,14 +210,11 @@ class Timeline:
         if self._status is None:
             return ()
         critical = {vertex.digest for vertex in critical_path(self._status)}
-        warnings: dict[str, list[str]] = {}
-        for warning in self._status.warnings:
-            owner = self._status.vertex(warning.vertex)
-            warnings.setdefault(owner.digest if owner is not None else "", []).append(printable(warning.short))
+        warnings = step_warnings(self._status)
         return tuple(
             self._step(
                 vertex,
-                tuple(warnings.get(vertex.digest, ())),
+                tuple(map(printable, warnings.get(vertex.digest, ()))),
                 critical=vertex.digest in critical,
                 begun=begun,
                 end=end,
@@ -231,10 +224,10 @@ class Timeline:
 
     def _step(self, vertex: Vertex, warnings: tuple[str, ...], *, critical: bool, begun: float, end: float) -> Step:
         def after(moment: int) -> float:
-            return moment / _SECOND - begun
+            return moment / SECOND - begun
 
         log = self._logs.get(vertex.digest, _Log())
-        runs = [(start, stop if stop is not None else round(end * _SECOND)) for start, stop in vertex.intervals.items()]
+        runs = [(start, stop if stop is not None else round(end * SECOND)) for start, stop in vertex.intervals.items()]
         return Step(
             number=vertex.number,
             name=printable(vertex.name),
@@ -274,10 +267,8 @@ class Timeline:
     def _call(self, call_id: int, method: str) -> Call:
         """Return what is known of a call from its beginning on."""
         kind, subject = self._subjects.get(call_id, ("", ""))
-        service = method.strip("/").rpartition("/")[0]
-        known = next((word for end, word in _KINDS.items() if service.endswith(end)), service.rpartition(".")[2])
         return Call(
-            kind=printable(known or kind),
+            kind=printable(call_kind(method) or kind),
             subject=printable(self._hide(subject)) if subject != method else "",
             method=printable(method),
             start=0.0,
@@ -285,9 +276,15 @@ class Timeline:
         )
 
 
+def call_kind(method: str) -> str:
+    """Return in a word what a method serves; the name of its service, should it be none of BuildKit's."""
+    service = method.strip("/").rpartition("/")[0]
+    return next((word for end, word in _KINDS.items() if service.endswith(end)), service.rpartition(".")[2])
+
+
 def _part(status: VertexStatus, begun: float, end: float) -> Moved:
-    start = (status.started or 0) / _SECOND
-    stop = status.completed / _SECOND if status.completed is not None else end
+    start = (status.started or 0) / SECOND
+    stop = status.completed / SECOND if status.completed is not None else end
     return Moved(
         name=printable(status.id),
         start=start - begun,

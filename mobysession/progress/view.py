@@ -93,13 +93,11 @@ async def keep_ticking(view: View) -> NoReturn:
 
 
 def _in_notebook() -> bool:
+    """Tell whether this process is the kernel of a notebook; what is not loaded yet is not loaded for it."""
     import sys
 
-    if "IPython" not in sys.modules:  # before anything is loaded for nothing
-        return False
-    from mobysession.progress.notebook import in_notebook
-
-    return in_notebook()
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_shell is not None and getattr(get_shell(), "kernel", None) is not None
 
 
 def _can_redraw(stream: TextIO) -> bool:

@@ -121,7 +121,7 @@ def person(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Person]:
 
 def test_a_question_is_whole_while_the_build_goes_on(person: Person) -> None:
     """Nothing is written behind it, however much happens; the answer is read, and what was held back comes then."""
-    person.read_until("ne[v]er: ".rstrip())
+    person.read_until("ne[v]er:")
     last = person.screen.text.splitlines()[-1]
     assert last.startswith(QUESTION)
     assert last.endswith("Allow? [y]es, [a]lways, [N]o, ne[v]er:")
@@ -139,7 +139,7 @@ def test_a_question_is_whole_while_the_build_goes_on(person: Person) -> None:
 
 def test_a_question_that_is_refused_shows_the_failure_whole(person: Person) -> None:
     """The logs and the error stand below the answer, nothing over it."""
-    person.read_until("ne[v]er: ".rstrip())
+    person.read_until("ne[v]er:")
     person.type("n\n")
     person.read_until("")
     assert person.wait() == 1
@@ -156,7 +156,7 @@ def test_a_question_that_is_refused_shows_the_failure_whole(person: Person) -> N
 
 def test_ctrl_c_at_a_question_ends_the_build(person: Person) -> None:
     """Status 130; the table that is drawn last begins on a line of its own."""
-    person.read_until("ne[v]er: ".rstrip())
+    person.read_until("ne[v]er:")
     person.type("\x03")
     person.read_until("")
     assert person.wait() == 130

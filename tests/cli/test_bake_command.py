@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mobysession.build.calls import CallAnswer
-from mobysession.cli.bake import print_answer
+from mobysession.build.calls import Call, CallAnswer
+from mobysession.cli.build import print_answer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +96,9 @@ def test_answers_are_printed_by_target(
     """Text below the name, JSON as it is; what ends the command is the status, and a check that came to no end."""
     data = {"warnings": [{}], "buildError": {"message": error}}
     answer = CallAnswer(name="check", data=data, json='{"warnings": [{}]}', status=0 if error else 1, error=error)
-    assert print_answer("a", answer, {"call": call, "dockerfile": "Dockerfile"}) == status
+    asked = Call.parse(call)
+    assert asked is not None
+    assert print_answer(answer, asked, "Dockerfile", target="a") == status
     printed = capsys.readouterr()
     assert printed.out.startswith(out)
     assert printed.err.startswith(err)

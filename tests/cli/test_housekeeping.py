@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mobysession.testing import BlockingFakeDaemon
     from mobysession.testing.records import Records
-    from tests.cli.conftest import Cli
+    from tests.cli.conftest import Cli, Spawned
 
 
 @pytest.fixture
@@ -186,6 +186,19 @@ def test_builds_are_exported(cli: Cli, built: str, tmp_path: Path) -> None:
     assert ran.status == 1
     assert "cannot be written: no such file or directory" in ran.err
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.endswith(".tmp")] == []
+
+
+def test_an_archive_goes_to_stdout(cli: Cli, spawned: Spawned, built: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is, to whatever reads it; a terminal reads nothing of the kind."""
+    with spawned("history", "export", built) as process:
+        out, err = process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    with tarfile.open(fileobj=io.BytesIO(out)) as archive:
+        assert {"oci-layout", "index.json"} <= set(archive.getnames())
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    ran = cli("history", "export", built)
+    assert (ran.status, ran.out) == (2, "")
+    assert "hint: Name a file with --output." in ran.err
 
 
 @pytest.mark.usefixtures("fake_docker_host")

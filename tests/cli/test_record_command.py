@@ -196,6 +196,13 @@ def test_replay(cli: Cli, file: Path, words: list[str], context: Path) -> None:
     assert "GetSecret: it is not hosted" in ran.out
 
 
+def test_replay_needs_no_nodes(cli: Cli, file: Path, words: list[str]) -> None:
+    """A build that is given with engines of its own is asked of the recording, and of none of them."""
+    ran = cli("replay", file, "--", *words, "--node", "tcp://127.0.0.1:1")
+    assert ran.status == 0, ran.out + ran.err
+    assert ran.out.splitlines()[-1] == "4 equal, 0 different, 0 skipped"
+
+
 def test_replay_of_something_that_is_no_build(cli: Cli, tmp_path: Path) -> None:
     """A recording that names no build wants one to be said."""
     Recording(Header(), list).write(tmp_path / "x")
