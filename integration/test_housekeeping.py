@@ -127,7 +127,7 @@ def test_an_archive_is_that_of_buildx(engine: Engine, buildx: Buildx, tmp_path: 
 
 def _archive(path: Path) -> dict[str, Any]:
     with gzip.open(path) as packed, tarfile.open(fileobj=io.BytesIO(packed.read())) as tar:
-        files = {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}  # type: ignore[union-attr]  # a file has one
+        files = {member.name: content.read() for member in tar if (content := tar.extractfile(member))}
 
     def blob(descriptor: dict[str, Any]) -> Any:
         return json.loads(files[f"blobs/{descriptor['digest'].replace(':', '/')}"])

@@ -109,8 +109,8 @@ def test_a_tar_goes_anywhere(engine: Engine, context: Path, tmp_path: Path, driv
     if place == "stream":
         content = trio.run(_through_a_stream, engine, context, driver)
     else:
-        dest = {"path": str(target), "object": held, "function": open_target}[place]
-        result = build_image(engine, context, outputs=[Output("tar", dest)], driver=driver)  # type: ignore[arg-type]
+        places: dict[str, Any] = {"path": str(target), "object": held, "function": open_target}
+        result = build_image(engine, context, outputs=[Output("tar", places[place])], driver=driver)
         content = held.getvalue() if place == "object" else target.read_bytes()
         assert [output.size for output in result.outputs] == [len(content)]
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:

@@ -7,6 +7,7 @@ falls on all of them; besides the time, the processor time of this process is ta
 from __future__ import annotations
 
 import time
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -74,9 +75,13 @@ async def _measure(host: str, rounds: int) -> list[Taken]:
     for turn in range(rounds + 1):
         for name, way in ways.items():
             began, cpu_began = time.perf_counter(), time.process_time()
-            took: list[float] = []
-            await way(lambda began=began, took=took: took.append(time.perf_counter() - began))  # type: ignore[misc]  # its defaults
+            ready_at: list[float] = []
+            await way(partial(_note_now, ready_at))
             if turn:  # the first one loads everything
-                times[name].append(took[0])
+                times[name].append(ready_at[0] - began)
                 cpu[name] += time.process_time() - cpu_began
     return [Taken(name, median(times[name]) * 1e3, min(times[name]) * 1e3, cpu[name] / rounds * 1e3) for name in ways]
+
+
+def _note_now(times: list[float]) -> None:
+    times.append(time.perf_counter())
