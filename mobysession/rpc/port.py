@@ -8,6 +8,8 @@ middle, and what is left is the writer's.
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from mobysession.protocol.framing import Buffer
 
-__all__ = ["nowait_sender", "unsent"]
+__all__ = ["nowait_sender", "supply", "unsent"]
 
 #: Pieces that writev(2) takes at once (IOV_MAX on Linux, the BSDs and macOS), and bytes from which on it is cheaper
 #: than to put the pieces together.
@@ -36,9 +38,9 @@ def nowait_sender(stream: trio.abc.Stream) -> Callable[[Sequence[Buffer], int], 
     `trio.SocketStream`. The function must not be used while a `send_all` is under way. What the connection has come to
     is not its business: it says 0, and the next `send_all` will tell.
     """
-    plain = getattr(stream, "plain_socket", stream)
+    plain = _plain_socket(stream)
     # Elsewhere a socket is no file descriptor.
-    if not isinstance(plain, trio.SocketStream) or os.name != "posix":
+    if plain is None or os.name != "posix":
         return None
     fileno = plain.socket.fileno
 
@@ -51,6 +53,23 @@ def nowait_sender(stream: trio.abc.Stream) -> Callable[[Sequence[Buffer], int], 
             return 0
 
     return send_nowait
+
+
+def supply(stream: trio.abc.Stream) -> None:
+    """Have a TCP socket take `limits.UNSENT` bytes ahead of what it has sent, where the system can bound that.
+
+    Source: tcp(7); trio/_highlevel_socket.py, which sets less.
+    """
+    plain, option = _plain_socket(stream), getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if plain is None or option is None or plain.socket.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with suppress(OSError):  # closed by the other side already: the first read tells
+        plain.setsockopt(socket.IPPROTO_TCP, option, limits.UNSENT)
+
+
+def _plain_socket(stream: trio.abc.Stream) -> trio.SocketStream | None:
+    plain = getattr(stream, "plain_socket", stream)
+    return plain if isinstance(plain, trio.SocketStream) else None
 
 
 def unsent(pieces: Sequence[Buffer], sent: int) -> bytes:

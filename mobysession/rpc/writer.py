@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from mobysession.rpc.courtesy import Courtesy
-from mobysession.rpc.port import nowait_sender, unsent
+from mobysession.rpc.port import nowait_sender, supply, unsent
 
 if TYPE_CHECKING:
     from collections.abc import Sized
@@ -52,6 +52,7 @@ class Writer:
         self._traffic = traffic
         self._calls = calls
         self._send_nowait = nowait_sender(stream)
+        supply(stream)
         #: Where the writer waits for something to do, and whether it is there and not called yet.
         self._bench = trio.lowlevel.ParkingLot()
         self._idle = False

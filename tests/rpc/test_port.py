@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from mobysession import limits
 from mobysession.rpc.client import open_channel
 from mobysession.rpc.courtesy import Courtesy
-from mobysession.rpc.port import nowait_sender, unsent
+from mobysession.rpc.port import nowait_sender, supply, unsent
 from mobysession.rpc.registrar import Registrar
 from mobysession.rpc.server import open_server
 from tests.rpc.conftest import socket_stream_pair
@@ -45,6 +47,21 @@ async def test_a_part_is_finished_before_anything_else(size: int, writes: int) -
                 await call.end(b"x")
                 assert [await call.receive() for _ in range(writes)] == [BIG] * writes
                 assert await call.receive() is None
+
+
+async def test_a_tcp_socket_takes_more_than_a_frame_ahead() -> None:
+    """Whatever else it has sent; other streams, and one that is closed already, are left as they are."""
+    ours, theirs = socket_stream_pair()
+    supply(ours)
+    supply(trio.StapledStream(ours, ours))
+    ours.socket.close()
+    theirs.socket.close()
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    stream = await trio.testing.open_stream_to_socket_listener(listener)
+    async with listener, open_server(stream, Registrar()):
+        held = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    supply(stream)
+    assert held == limits.UNSENT
 
 
 async def test_only_a_plain_socket_can_be_written_to_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
