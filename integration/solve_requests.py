@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from integration.engines import Engine
 
-__all__ = ["Asked", "asked", "recorded"]
+__all__ = ["Asked", "asked", "of_bridge", "of_control", "recorded"]
 
 T = TypeVar("T")
 
@@ -107,14 +107,16 @@ def asked(connections: list[bytearray]) -> list[Asked]:
     for call in calls:
         if call.path == _CONTROL_SOLVE:
             request = control_pb2.SolveRequest.FromString(call.message)
-            solves[request.Ref] = _of_control(request)
+            solves[request.Ref] = of_control(request)
     for call in calls:
         if call.path == _BRIDGE_SOLVE:
-            _add_bridge(solves[call.fields["buildkit-controlapi-buildid"]], call.message)
+            solve = solves[call.fields["buildkit-controlapi-buildid"]]
+            of_bridge(solve, gateway_pb2.SolveRequest.FromString(call.message))
     return list(solves.values())
 
 
-def _of_control(request: control_pb2.SolveRequest) -> Asked:
+def of_control(request: control_pb2.SolveRequest) -> Asked:
+    """Return what a solve says of itself; of buildx's, `of_bridge` has the rest."""
     return Asked(
         frontend=request.Frontend,
         attrs=_normal(request.FrontendAttrs),
@@ -129,8 +131,8 @@ def _of_control(request: control_pb2.SolveRequest) -> Asked:
     )
 
 
-def _add_bridge(solve: Asked, message: bytes) -> None:
-    request = gateway_pb2.SolveRequest.FromString(message)
+def of_bridge(solve: Asked, request: gateway_pb2.SolveRequest) -> None:
+    """Add to a solve what its client says when it plays the frontend."""
     # A second one, as after a lint that the frontend does not know, is another matter.
     if not solve.frontend:
         solve.frontend = request.Frontend
