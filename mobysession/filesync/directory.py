@@ -139,14 +139,14 @@ class Directory:
 
         Source: tonistiigi/fsutil stat_unix.go, loadXattr.
         """
-        if not hasattr(os, "listxattr"):  # only Linux's Python has it
+        if _listxattr is None:
             return _NONE
         directory, _, name = path.rpartition(b"/")
         parent = self._anchor.take(directory)
         # There is no call that takes an open directory and a name, but a path that begins with one.
         full = b"/proc/self/fd/%d/%b" % (parent, name)
         try:
-            names = os.listxattr(full, follow_symlinks=False)
+            names = _listxattr(full, follow_symlinks=False)
             return _values(full, names) if names else _NONE
         except OSError as error:
             if error.errno in _NO_XATTRS or not os.path.exists("/proc/self/fd"):
@@ -207,6 +207,8 @@ def _listdir(parent: int) -> list[bytes]:
 
 
 _NONE: Final[Mapping[str, bytes]] = {}
+#: Only Linux's Python has it.
+_listxattr: Final = getattr(os, "listxattr", None)
 
 
 def _values(full: bytes, names: list[str]) -> dict[str, bytes]:

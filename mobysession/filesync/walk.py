@@ -112,37 +112,35 @@ class Walk:
         stack = [_Open(None, b"", None)]
         deadline, visited = time.monotonic() + _BATCH_SECONDS, 0
         while stack:
-            entry = self._next(stack[-1])
-            if entry is None:
-                stack.pop()
-                continue
-            inner = self._visit(stack[-1], entry)
-            if inner is not None:
-                stack.append(inner)
-            visited += 1
-            if visited % _CLOCK_EVERY == 0 and (visited >= _BATCH_ENTRIES or time.monotonic() > deadline):
-                yield self._batch
-                self._batch = Batch()
-                self._encoder.renew()
-                deadline, visited = time.monotonic() + _BATCH_SECONDS, 0
-        yield self._batch
-
-    def _next(self, directory: _Open) -> Entry | None:
-        try:
+            directory = stack[-1]
             if directory.entries is None:
                 directory.entries = self._entries(directory)
-            return next(directory.entries, None)
-        except OSError as error:
-            if directory.entry_id is None and isinstance(error, (PermissionError, FileNotFoundError)):
-                # Left out anyway, and looked into only because of an exception.
-                return None
-            raise cannot("list", _named(error, directory.path), error) from error
+            for entry in directory.entries:
+                inner = self._visit(directory, entry)
+                visited += 1
+                if visited % _CLOCK_EVERY == 0 and (visited >= _BATCH_ENTRIES or time.monotonic() > deadline):
+                    yield self._batch
+                    self._batch = Batch()
+                    self._encoder.renew()
+                    deadline, visited = time.monotonic() + _BATCH_SECONDS, 0
+                if inner is not None:
+                    stack.append(inner)
+                    break
+            else:
+                stack.pop()
+        yield self._batch
 
     def _entries(self, directory: _Open) -> Iterator[Entry]:
         path, names = directory.path, None
         if self._filter is not None:
             names = self._filter.names_in(path.decode("utf-8", "surrogateescape"), directory.included)
-        return entries_of(self._source, path, names)
+        try:
+            yield from entries_of(self._source, path, names)
+        except OSError as error:
+            if directory.entry_id is None and isinstance(error, (PermissionError, FileNotFoundError)):
+                # Left out anyway, and looked into only because of an exception.
+                return
+            raise cannot("list", _named(error, directory.path), error) from error
 
     def _visit(self, directory: _Open, entry: Entry) -> _Open | None:
         """Announce an entry if it is to be sent; return it opened if it is a directory to look into."""
