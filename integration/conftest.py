@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -17,7 +19,6 @@ from mobysession.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _ENGINES = pytest.StashKey[Engines]()
 _USED = pytest.StashKey[set[str]]()
@@ -92,6 +93,13 @@ def newest_engine_spec() -> EngineSpec:
         if not spec.host and not spec.containerd_image_store and spec.missing() is None:
             return spec
     _give_up("no engine can be started here")
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory for unix sockets, whose paths may have some hundred bytes: pytest's own is too long for them."""
+    with tempfile.TemporaryDirectory(prefix="mobysession-test-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -163,11 +163,12 @@ def test_a_session_is_resumed_after_its_process_was_killed(
     assert took < LET_GO
 
 
-def test_a_session_is_resumed_after_the_engine_was_restarted(engine_spec: EngineSpec, tmp_path: Path) -> None:
+def test_a_session_is_resumed_after_the_engine_was_restarted(
+    engine_spec: EngineSpec, tmp_path: Path, short_path: Path
+) -> None:
     """The engine's end is the session's; the one that is started in its place takes the same ID, and builds."""
     context = _context(tmp_path)
-    state = tmp_path / "e"
-    options: dict[str, Any] = {"state_dir": state, "data_root": tmp_path / "data"}
+    options: dict[str, Any] = {"state_dir": short_path / "e", "data_root": tmp_path / "data"}
     engine = engine_spec.private_engine(**options, stop_timeout=1)
     engine.start()
     try:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["ForwardedStream", "dial_forwarded", "forward_argv"]
 
 _BUILDKITD_SOCKET: Final = "/run/buildkit/buildkitd.sock"
+#: How the forwarded socket is called here.
+_SOCKET: Final = "daemon.sock"
 _HINT: Final = (
     "Without that command there, sshd must forward sockets (AllowStreamLocalForwarding), and the daemon listen at"
     " {socket}; another path goes behind the host: ssh://HOST/PATH."
@@ -59,7 +61,7 @@ async def dial_forwarded(address: SSHAddress, *, name: str, buildkitd: bool = Fa
     folder = await trio.to_thread.run_sync(_make_folder, name)
     command: CommandStream | None = None
     try:
-        here = os.path.join(folder, "daemon.sock")
+        here = os.path.join(folder, _SOCKET)
         command = await open_command(forward_argv(address, here, there), name=name, hint=hint)
         with trio.move_on_after(limits.CONNECT_TIMEOUT):
             if await command.receive_some():
@@ -85,12 +87,18 @@ async def _connect(path: str, *, name: str, hint: str) -> trio.SocketStream:
 
 def _make_folder(name: str) -> str:
     try:
-        return tempfile.mkdtemp(prefix="mobysession-ssh-")
+        folder = tempfile.mkdtemp(prefix="mobysession-ssh-")
     except OSError as error:
         raise ConnectError(
             f"{name}: no directory can be made for the forwarded socket: {reason_of(error)}",
             hint="Set TMPDIR to a directory that you can write to.",
         ) from error
+    if len(os.fsencode(folder)) + 1 + len(_SOCKET) > limits.MAX_SOCKET_PATH:
+        os.rmdir(folder)
+        raise ConnectError(
+            f"{name}: {folder} has too long a path for a forwarded socket", hint="Set TMPDIR to a shorter one."
+        )
+    return folder
 
 
 def _remove(folder: str) -> None:

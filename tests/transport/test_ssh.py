@@ -234,6 +234,17 @@ async def test_no_place_for_the_socket_is_told(monkeypatch: pytest.MonkeyPatch) 
             await stream.receive_some()
 
 
+async def test_a_place_with_too_long_a_path_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ssh would speak of a bad specification."""
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(errors.ConnectError, match="too long a path") as caught:
+        await dial_forwarded(SSHAddress("box"), name="ssh://box")
+    assert "shorter" in (caught.value.hint or "")
+    assert not list(deep.iterdir())
+
+
 async def test_a_banner_is_no_complaint(serve: Serve, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ssh says before the connection stands does not make a failure of its end."""
     monkeypatch.setenv("SSH_GREETS", "Warning: Permanently added 'box' to the list of known hosts.\n")
