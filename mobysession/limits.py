@@ -37,6 +37,8 @@ MAX_HEADER_LIST: Final = 1_048_896
 MAX_RESPONSE_HEADER_LIST: Final = 16 * MIB
 #: Streams that a peer may have open at once: what Go's x/net/http2 server announces.
 MAX_CONCURRENT_STREAMS: Final = 250
+#: Closed streams of which it is known how they were closed. Ours: more than a peer closes within a round trip.
+MAX_CLOSED_STREAMS: Final = 4096
 #: Bytes of a GOAWAY's debug data that we send. Ours: two or three lines of a log.
 MAX_DEBUG_DATA: Final = 256
 #: Largest frame we accept: the least that HTTP/2 allows, and what nghttp2 and grpc-go announce. A daemon's grpc-go
@@ -56,9 +58,10 @@ WINDOW_PARTS: Final = 8
 MAX_UNREAD: Final = 64 * MIB
 #: Bytes that a bulk stream may hand to the socket before other streams get their turn.
 SLICE: Final = 64 * KIB
-#: Bytes that a TCP socket holds which have not been sent, above which it takes no more (TCP_NOTSENT_LOWAT). trio sets
-#: 16 KiB, one frame, so that the writer wakes for each; with one slice it costs a fifth less of the processor, and a
-#: small answer beside eight full streams comes no later (`make bench-rpc`). A unix socket holds 208 KiB.
+#: Bytes that a TCP socket holds which have not been sent, above which it takes no more (TCP_NOTSENT_LOWAT); Linux looks
+#: before each piece of up to 32 KiB. trio sets 16 KiB, one frame, so that the writer wakes for each; with one slice it
+#: costs a fifth less of the processor, and a small answer beside eight full streams comes no later (`make bench-rpc`).
+#: A unix socket holds 208 KiB.
 UNSENT: Final = 64 * KIB
 #: Bytes handed to the socket in one go: what a small answer may have to wait for, besides the socket's own buffer.
 WRITE_SIZE: Final = 128 * KIB

@@ -115,7 +115,9 @@ class ClientConnection(GrpcConnection):
             return
         fields = dict(headers)
         call.awaited = content_length(fields)
-        http_status = int(fields[b":status"]) if fields[b":status"].isdigit() else 0
+        status = fields[b":status"]
+        # Python refuses to read some thousand digits.
+        http_status = int(status) if len(status) == 3 and status.isdigit() else 0
         content_type = fields.get(b"content-type", b"")
         if http_status != 200 or not is_grpc(fields):
             code = status_from_http(http_status)

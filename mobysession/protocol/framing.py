@@ -161,8 +161,9 @@ class MessageReader:
                     raise
                 return
             inflated += len(body) if flag else 0
-            if inflated > _MAX_INFLATED * self._limit:
-                raise RpcError(StatusCode.RESOURCE_EXHAUSTED, f"messages inflate to {inflated} bytes at once")
+            if inflated > (most := _MAX_INFLATED * self._limit):
+                text = f"messages that arrived at once inflate to too much ({inflated} vs. {most} bytes)"
+                raise RpcError(StatusCode.RESOURCE_EXHAUSTED, text)
             messages.append(body)
         if start < end:
             self._keep(data[start:])

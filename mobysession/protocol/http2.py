@@ -51,8 +51,7 @@ _Outcome = tuple[list["Frame"], list[h2.events.Event]]
 class Http2(Outgoing):
     """One side of an HTTP/2 connection. ``content-length`` and header fields are the business of its owner."""
 
-    #: Closed streams of which it is known how they were closed: more than a peer closes within a round trip.
-    MAX_CLOSED_STREAMS = 4096
+    MAX_CLOSED_STREAMS = limits.MAX_CLOSED_STREAMS
 
     def __init__(self, *, client_side: bool, max_header_list: int) -> None:
         super().__init__(

@@ -64,7 +64,7 @@ class Inbox:
                 return messages, error
             failure = self._keep_rest(call)
             if failure is None and part and (unread := self._windows.unread + weigh(part)) > limits.MAX_UNREAD:
-                failure = _too_much(f"{unread} bytes of messages that nobody has taken", ", inflated")
+                failure = _too_much("inflated messages that nobody has taken", unread, limits.MAX_UNREAD)
             if failure is not None:
                 return messages, failure
             self._windows.hold(call, weigh(part))
@@ -78,7 +78,7 @@ class Inbox:
         call.buffered = buffered
         if self.incomplete <= limits.MAX_INCOMPLETE:
             return None
-        return _too_much(f"{self.incomplete} bytes of messages without their ends")
+        return _too_much("messages without their ends", self.incomplete, limits.MAX_INCOMPLETE)
 
     def forget(self, call: CallState) -> None:
         """Drop what a call has of its next message, and give back its windows."""
@@ -86,5 +86,6 @@ class Inbox:
         self._windows.forget(call)
 
 
-def _too_much(what: str, how: str = "") -> RpcError:
-    return RpcError(StatusCode.RESOURCE_EXHAUSTED, f"{what} are too much for one connection{how}")
+def _too_much(what: str, size: int, limit: int) -> RpcError:
+    text = f"{what} are too much for one connection ({size} vs. {limit} bytes)"
+    return RpcError(StatusCode.RESOURCE_EXHAUSTED, text)

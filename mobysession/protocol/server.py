@@ -220,8 +220,8 @@ class ServerConnection(GrpcConnection):
         self._open_call(stream_id, call, request)
 
     def _open_call(self, stream_id: int, call: CallState, request: _Request) -> None:
-        if self._headers_held + request.size > limits.MAX_HEADERS_HELD:
-            text = "the calls of this connection have too much metadata"
+        if (held := self._headers_held + request.size) > limits.MAX_HEADERS_HELD:
+            text = f"the calls of this connection have too much metadata ({held} vs. {limits.MAX_HEADERS_HELD} bytes)"
             self._answer_unread(stream_id, RpcError(StatusCode.RESOURCE_EXHAUSTED, text))
             return
         call.awaited = request.awaited

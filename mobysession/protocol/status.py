@@ -110,7 +110,8 @@ def parse_status(headers: Mapping[bytes, bytes]) -> tuple[StatusCode, str, bytes
         return None
     message = decode_message(headers.get(b"grpc-message", b""))
     try:
-        code = StatusCode(int(raw))
+        # `int` alone takes signs, spaces and underscores, and what is no number must not mean OK.
+        code = StatusCode(int(raw) if raw.isdigit() else -1)
     except ValueError:
         code = StatusCode.UNKNOWN
         message = message or f"malformed grpc-status {raw[:32]!r}"

@@ -56,7 +56,7 @@ async def _open_address(address: str) -> Sequence[Listener]:
         if address.startswith(_UNIX) and rest:
             return [_open_unix(rest)]
         host, colon, port = rest.rpartition(":")
-        if scheme == "tcp" and colon and port.isdecimal() and int(port) < 2**16:
+        if scheme == "tcp" and colon and port.isdecimal() and len(port) <= 5 and int(port) < 2**16:
             return await trio.open_tcp_listeners(int(port), host=host.strip("[]") or None)
     except OSError as error:
         raise EndpointError(f"nothing can listen at {address}: {error.strerror or error}") from error

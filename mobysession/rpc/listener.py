@@ -90,16 +90,20 @@ async def serve_listener(
         on_call_ended: the same at its end, with what the peer was told and the local failure behind it.
 
     Raises:
-        UsageError: no service, or a registrar beside other services, or a bad bound; the caller must act.
+        UsageError: no service, or a registrar beside other services, nowhere to listen, or a bad bound; the caller
+            must act.
         EndpointError: nothing can listen at an address; the user must act.
 
     Cancel: calls that run are cancelled, their callers told, and the connections closed with a GOAWAY, within
         `limits.GOODBYE_TIMEOUT`.
     """
     registrar = _registrar(services)
-    if max_connections < 1:
-        raise UsageError(f"max_connections is {max_connections}; it must be at least 1")
+    for name, bound in (("max_connections", max_connections), ("max_message", max_message)):
+        if bound < 1:
+            raise UsageError(f"{name} is {bound}; it must be at least 1")
     opened = await open_listeners(listeners)
+    if not opened:
+        raise UsageError("serve_listener has nowhere to listen: give it an address or a listener")
     try:
         listening = Listening(opened)
         door = _Door(listening, registrar, tls, max_connections, max_message, keepalive, on_call_started, on_call_ended)

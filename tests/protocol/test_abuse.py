@@ -442,13 +442,15 @@ def test_metadata_of_many_calls() -> None:
 
 
 def test_a_call_with_too_much_metadata_is_told() -> None:
-    """The answer to such a call is RESOURCE_EXHAUSTED, and the calls before it go on."""
+    """The answer to such a call is RESOURCE_EXHAUSTED, with size and bound, and the calls before it go on."""
     bare = Bare(ServerConnection())
     bare.core._headers_held = limits.MAX_HEADERS_HELD
     bare.request(end=True)
     bare.run()
     (answer,) = bare.heard_of(h2.events.ResponseReceived)
-    assert dict(answer.headers)[b"grpc-status"] == b"8"
+    fields = dict(answer.headers)
+    assert fields[b"grpc-status"] == b"8"
+    assert b"vs. %d bytes" % limits.MAX_HEADERS_HELD in fields[b"grpc-message"]
     assert bare.events == []
 
 

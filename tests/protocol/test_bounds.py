@@ -8,8 +8,10 @@ import pytest
 from mobysession import limits
 from mobysession.errors import RemoteProtocolError
 from mobysession.protocol import events
+from mobysession.protocol.http2 import Http2
 from mobysession.protocol.server import ServerConnection
 from tests.protocol.peers import Bare, Pair
+from tests.protocol.wire import Code, Talk, Type, data, request
 
 
 @pytest.mark.parametrize("size", [limits.MAX_DEBUG_DATA, limits.MAX_DEBUG_DATA + 1])
@@ -35,3 +37,18 @@ def test_debug_data_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     bare.run()
     (said,) = bare.heard_of(h2.events.ConnectionTerminated)
     assert said.additional_data == b"a fra"
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_how_streams_were_closed_is_forgotten(monkeypatch: pytest.MonkeyPatch, over: int) -> None:
+    """DATA behind a reset of ours is dropped for `MAX_CLOSED_STREAMS` streams; on an older one it is an error."""
+    assert Http2.MAX_CLOSED_STREAMS == limits.MAX_CLOSED_STREAMS
+    monkeypatch.setattr(Http2, "MAX_CLOSED_STREAMS", 3)
+    talk = Talk.with_server()
+    for stream_id in range(1, 2 * (3 + over), 2):
+        talk.hear(request(stream_id))
+        talk.core.reset(stream_id)
+    talk.flush()
+    said = talk.hear(data(1))
+    assert [seen.type for seen in said] == [Type.GOAWAY] * over
+    assert talk.error is None or talk.error.error_code == Code.PROTOCOL_ERROR

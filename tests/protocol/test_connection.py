@@ -440,6 +440,15 @@ def test_informational_answers() -> None:
     assert got == [events.CallEnded(1, StatusCode.OK, "", b"", [])]
 
 
+@pytest.mark.parametrize("status", [b"2" * 5000, b"0200", b"99", b"x", b""])
+def test_an_http_status_has_three_digits(status: bytes) -> None:
+    """Any other, even one that Python refuses to read as a number, is that of an answer that is no gRPC."""
+    (ended,) = answered(([(b":status", status), *RESPONSE[1:]], True))
+    assert isinstance(ended, events.CallEnded)
+    assert ended.code is StatusCode.UNKNOWN
+    assert ended.message.startswith("the answer is not gRPC: HTTP status 0")
+
+
 def test_compressed_answer() -> None:
     """An answer may be compressed when it says so."""
     got = answered(

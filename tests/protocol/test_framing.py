@@ -165,7 +165,7 @@ def test_many_small_gzip_bombs() -> None:
     """Messages that arrive together may not inflate to many times the limit either."""
     bombs = gzipped(bytes(10_000))
     assert len(MessageReader("gzip", limit=10_000).receive_data(bombs * 2)) == 2
-    with pytest.raises(RpcError, match="inflate to 30000 bytes at once") as caught:
+    with pytest.raises(RpcError, match=r"inflate to too much \(30000 vs. 20000 bytes\)") as caught:
         MessageReader("gzip", limit=10_000).receive_data(bombs * 3)
     assert caught.value.code is StatusCode.RESOURCE_EXHAUSTED
 

@@ -97,7 +97,7 @@ def test_only_what_is_there_is_sent() -> None:
     assert serialize_status(StatusCode.OK) == [(b"grpc-status", b"0")]
 
 
-@pytest.mark.parametrize("raw", [b"17", b"-1", b"x", b"", b"1.0"])
+@pytest.mark.parametrize("raw", [b"17", b"-1", b"x", b"", b"1.0", b"+0", b" 0", b"0_0"])
 def test_codes_that_grpc_does_not_define(raw: bytes) -> None:
     """An unknown code is UNKNOWN with its own message, or else says what it was."""
     parsed = parse_status({b"grpc-status": raw, b"grpc-message": b"words"})

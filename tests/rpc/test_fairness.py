@@ -249,38 +249,39 @@ def test_courtesy_begins_anew_where_bulk_has_vanished() -> None:
     assert not courtesy.bulk_may_go(True)
 
 
-# -- over a unix socket ------------------------------------------------------------------------------------------------
+# -- over a socket -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def unix_pair(tmp_path: Any) -> Iterator[tuple[trio.SocketStream, trio.SocketStream]]:
-    """Give the two ends of a connection over a unix socket that has a path."""
-    with (
-        socket.socket(socket.AF_UNIX) as listening,
-        trio.socket.from_stdlib_socket(socket.socket(socket.AF_UNIX)) as dialled,
-    ):
-        listening.bind(str(tmp_path / "s"))
+@pytest.fixture(params=["unix", "tcp"])
+def socket_pair(tmp_path: Any, request: Any) -> Iterator[tuple[trio.SocketStream, trio.SocketStream]]:
+    """Give the two ends of a connection over a unix socket that has a path, and over TCP."""
+    family = socket.AF_UNIX if request.param == "unix" else socket.AF_INET
+    with socket.socket(family) as listening, socket.socket(family) as dialling:
+        listening.bind(str(tmp_path / "s") if family == socket.AF_UNIX else ("127.0.0.1", 0))
         listening.listen()
-        socket.socket.connect(dialled._sock, str(tmp_path / "s"))  # type: ignore[attr-defined]  # without a loop
+        dialling.connect(listening.getsockname())
         accepted, _ = listening.accept()
-        with trio.socket.from_stdlib_socket(accepted) as other:
+        with trio.socket.from_stdlib_socket(dialling) as dialled, trio.socket.from_stdlib_socket(accepted) as other:
             yield trio.SocketStream(dialled), trio.SocketStream(other)
 
 
-def readable(stream: trio.SocketStream) -> int:
-    """Return the bytes that the kernel holds for the reader of ``stream``."""
-    held = array.array("i", [0])
-    fcntl.ioctl(stream.socket.fileno(), termios.FIONREAD, held)
-    return held[0]
+def held_between(writer: trio.SocketStream, reader: trio.SocketStream) -> int:
+    """Return the bytes that the kernel holds for ``reader``; on TCP some of them are on the writer's side."""
+    unsent, arrived = array.array("i", [0]), array.array("i", [0])
+    # First of all the writer's: what goes over in between must not be missed.
+    if writer.socket.family == socket.AF_INET:
+        fcntl.ioctl(writer.socket.fileno(), termios.TIOCOUTQ, unsent)
+    fcntl.ioctl(reader.socket.fileno(), termios.FIONREAD, arrived)
+    return unsent[0] + arrived[0]
 
 
 @pytest.mark.parametrize("size", [4 * limits.KIB, 64 * limits.KIB, MIB])
-async def test_health_overtakes_on_a_unix_socket(unix_pair: Any, size: int) -> None:
+async def test_health_overtakes_on_a_socket(socket_pair: Any, size: int) -> None:
     """Besides what the kernel held when the check arrived, at most 256 KiB are read before its answer.
 
     The other side is slow at first: it lets the kernel's buffer fill, asks, and reads on only after that arrived.
     """
-    ours, theirs = unix_pair
+    ours, theirs = socket_pair
     arrived = trio.Event()
     peer = RawPeer(theirs, stream_window=WIDE, connection_window=WIDE)
     held = 0
@@ -288,7 +289,7 @@ async def test_health_overtakes_on_a_unix_socket(unix_pair: Any, size: int) -> N
     def note(call: ServerCall) -> None:
         nonlocal held, arrived
         if call.method == CHECK:
-            held = readable(theirs)
+            held = held_between(ours, theirs)
             arrived.set()
 
     async with open_server(ours, hosting(M=bulk), on_call_started=note):

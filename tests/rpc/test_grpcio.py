@@ -435,6 +435,47 @@ async def test_thread_that_does_not_come_back(
     assert [how[1] for how in ended] == [StatusCode.CANCELLED]
 
 
+async def test_more_calls_than_threads_wait(echo: Any, open_pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain functions run in as many threads as `SERVICER_THREADS`; a call that finds none free is served later."""
+    monkeypatch.setattr(limits, "SERVICER_THREADS", 2)
+    servicer, note = plain_servicer(echo), echo[0].Note
+    entered, go_on = threading.Semaphore(0), threading.Event()
+    running: list[int] = []
+    most: list[int] = []
+
+    def hold(request: Any, context: Any) -> Any:
+        running.append(1)
+        most.append(len(running))
+        entered.release()
+        go_on.wait(10)
+        running.pop()
+        return request
+
+    servicer.One = hold
+    registrar = Registrar()
+    GrpcioServicer(servicer, echo[1].add_EchoServicer_to_server).register(registrar)
+    answers: list[str] = []
+
+    async def ask(number: int) -> None:
+        answers.append((await channel.unary(SERVICE + "One", note(text=str(number)), note)).text)
+
+    with trio.fail_after(10):
+        async with open_pair(registrar) as (channel, server), trio.open_nursery() as nursery:
+            try:
+                for number in range(3):
+                    nursery.start_soon(ask, number)
+                for _ in range(2):
+                    await trio.to_thread.run_sync(entered.acquire)
+                while len(server.calls) < 3:
+                    await trio.sleep(0.001)
+                await trio.testing.wait_all_tasks_blocked()
+                assert not entered.acquire(timeout=0.05)
+            finally:
+                go_on.set()
+    assert sorted(answers) == ["0", "1", "2"]
+    assert max(most) == 2
+
+
 async def test_backpressure_on_a_generator(registrar: Any, servicer: Any, echo: Any, open_pair: Any) -> None:
     """A generator is not asked for more than the bounds while nobody reads, and is closed when its call ends."""
     note = echo[0].Note

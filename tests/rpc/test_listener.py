@@ -16,7 +16,13 @@ import trio.testing
 import trustme
 
 from mobysession.errors import EndpointError, RpcError, StatusCode, UsageError
-from mobysession.limits import KEEPALIVE_TIMEOUT, LISTENER_KEEPALIVE, MAX_CONNECTIONS, READY_TIMEOUT
+from mobysession.limits import (
+    HANDSHAKE_TIMEOUT,
+    KEEPALIVE_TIMEOUT,
+    LISTENER_KEEPALIVE,
+    MAX_CONNECTIONS,
+    READY_TIMEOUT,
+)
 from mobysession.rpc.client import open_channel
 from mobysession.rpc.listener import serve_listener
 from mobysession.rpc.registrar import Cardinality, Registrar
@@ -269,6 +275,19 @@ async def test_a_silent_connection_is_closed_in_time(autojump_clock: trio.testin
         await silent.aclose()
 
 
+async def test_a_silent_connection_is_closed_in_time_before_tls(
+    tls: ssl.SSLContext, autojump_clock: trio.testing.MockClock
+):
+    """Who connects to a TLS port and does not shake hands is shut out after as long as a handshake may take."""
+    door = Door()
+    async with serving(door, tls=tls):
+        silent = door.knock()
+        started = trio.current_time()
+        assert await silent.receive_some() == b""
+        assert trio.current_time() - started == HANDSHAKE_TIMEOUT
+        await silent.aclose()
+
+
 async def test_a_peer_that_vanished_gives_its_place_back(autojump_clock: trio.testing.MockClock):
     """Who was served, and is gone without a goodbye, is asked, and makes room for the next one."""
     door = Door()
@@ -343,7 +362,11 @@ async def test_a_dead_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path)
         assert await ask(listening.addresses[0]) == b"hello"
 
 
-@pytest.mark.parametrize("address", ["", "socket", "unix://", "tcp://", "tcp://localhost", "tcp://localhost:http"])
+@pytest.mark.parametrize(
+    "address",
+    ["", "socket", "unix://", "tcp://", "tcp://localhost", "tcp://localhost:http", f"tcp://localhost:{'9' * 5000}"],
+    ids=lambda address: address[:24],
+)
 async def test_an_address_must_be_one(address: str):
     """What is no address is refused with the forms that are."""
     with pytest.raises(EndpointError, match="no address to listen at") as caught:
@@ -360,10 +383,14 @@ async def test_a_listener_that_is_given_is_closed_when_another_cannot_be_opened(
 
 
 async def test_there_must_be_something_to_serve():
-    """No service, a registrar beside a service, and a bound of nothing are mistakes of the caller."""
+    """No service, a registrar beside one, nowhere to listen, and a bound of nothing are mistakes of the caller."""
     with pytest.raises(UsageError, match="nothing to serve"):
         await serve_listener("tcp://127.0.0.1:0")
     with pytest.raises(UsageError, match="one registrar"):
         await serve_listener("tcp://127.0.0.1:0", Service(), Registrar())
     with pytest.raises(UsageError, match="max_connections"):
         await serve_listener("tcp://127.0.0.1:0", Service(), max_connections=0)
+    with pytest.raises(UsageError, match="max_message is -1"):
+        await serve_listener("tcp://127.0.0.1:0", Service(), max_message=-1)
+    with pytest.raises(UsageError, match="nowhere to listen"):
+        await serve_listener([], Service())
