@@ -61,9 +61,12 @@ def _dockerfile(options: argparse.Namespace) -> tuple[Source | None, str]:
         return None, "Dockerfile"
     from pathlib import Path
 
+    from mobysession.errors import ContextError
     from mobysession.filesync import Directory
 
     path = Path(options.file)
+    if options.file != "-" and not path.is_file():
+        raise ContextError(f"there is no Dockerfile {path.absolute()}")
     return Directory(path.parent), path.name
 
 

@@ -65,6 +65,8 @@ class Directory:
             os.lstat(root + b"/.")
         except OSError as error:
             raise _unusable(self.path, error) from error
+        except ValueError as error:  # a NUL in the path
+            raise ContextError(f"directory {quote(self.path)} cannot be used: {error}") from error
         self._anchor.settle(root)
         self._reader = os.geteuid()
 

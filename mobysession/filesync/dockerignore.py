@@ -8,19 +8,31 @@ Source: moby/patternmatcher ignorefile/ignorefile.go.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mobysession import limits
+from mobysession.errors import ContextError
 from mobysession.filesync.gopath import clean, trim_space
+from mobysession.filesync.naming import cannot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from mobysession.filesync.source import Source
 
-__all__ = ["IgnoreLine", "find_bad_pattern", "find_pattern", "ignore_file", "parse_ignore_file", "parses", "read_file"]
+__all__ = [
+    "IgnoreLine",
+    "asked_ignore_files",
+    "find_bad_pattern",
+    "find_pattern",
+    "ignore_file",
+    "parse_ignore_file",
+    "parses",
+    "read_file",
+]
 
-_SUFFIX: Final = b".dockerignore"
+_NAME: Final = ".dockerignore"
 
 
 class IgnoreLine(NamedTuple):
@@ -57,24 +69,33 @@ def parse_ignore_file(data: bytes) -> Iterator[IgnoreLine]:
         yield IgnoreLine(number, "!" * negated + pattern, written)
 
 
-def find_pattern(source: Source, pattern: str) -> str | None:
-    """Return where ``pattern``, as the engine sent it, is written in ``source``; None where it is not.
+def asked_ignore_files(paths: Sequence[str]) -> list[str]:
+    """Return those of the ``paths`` that a frontend asks for which it reads patterns from.
 
-    Looked into are ``.dockerignore`` and every other file at the top whose name ends so, of which a build may use one.
+    These are ``.dockerignore``, and ``<Dockerfile>.dockerignore`` with the Dockerfile itself beside it.
     """
-    try:
-        for name, line in _lines(source):
+    return [path for path in paths if path == _NAME or (path.endswith(_NAME) and path.removesuffix(_NAME) in paths)]
+
+
+def find_pattern(files: Iterable[tuple[Source, str]], pattern: str) -> str | None:
+    """Return where ``pattern``, as the engine sent it, is written first in ``files``; None where it is not.
+
+    Args:
+        files: ignore files, each by the source that it is in and its path there; those that are not there are left out.
+    """
+    for source, path in files:
+        for line in _lines(source, path):
             if trim_space(line.pattern) == trim_space(pattern):
-                return f"{name}:{line.number}"
-    except OSError:
-        # This only makes an error message better.
-        return None
+                return f"{path}:{line.number}"
     return None
 
 
-def find_bad_pattern(source: Source) -> str | None:
-    """Return where in the ignore files of ``source`` the first pattern is that does not parse; None for nowhere."""
-    return next((f"{name}:{line.number}" for name, line in _lines(source) if not parses(line)), None)
+def find_bad_pattern(files: Iterable[tuple[Source, str]]) -> str | None:
+    """Return where the first pattern is that does not parse, in the first of ``files`` with any; None for nowhere."""
+    for source, path in files:
+        if lines := _lines(source, path):
+            return next((f"{path}:{line.number}" for line in lines if not parses(line)), None)
+    return None
 
 
 def parses(line: IgnoreLine) -> bool:
@@ -88,12 +109,11 @@ def parses(line: IgnoreLine) -> bool:
     return True
 
 
-def _lines(source: Source) -> Iterator[tuple[str, IgnoreLine]]:
-    """Yield the patterns of every ignore file at the top, ``.dockerignore`` first."""
-    found = [entry.name for entry in source.entries(b"") if entry.name.endswith(_SUFFIX)]
-    for name in sorted(found, key=lambda name: (name != _SUFFIX, name)):
-        for line in parse_ignore_file(read_file(source, name)):
-            yield name.decode("utf-8", "replace"), line
+def _lines(source: Source, path: str) -> list[IgnoreLine]:
+    """Return the patterns of an ignore file; none where it cannot be read, as this only makes an error better."""
+    with suppress(OSError, ContextError):
+        return list(parse_ignore_file(_read_there(source, path) or b""))
+    return []
 
 
 def ignore_file(source: Source, dockerfile: Source, name: str) -> tuple[str, bytes] | None:
@@ -103,16 +123,30 @@ def ignore_file(source: Source, dockerfile: Source, name: str) -> tuple[str, byt
         dockerfile: the source that the Dockerfile is in, with ``name``; its own ignore file is preferred.
 
     Raises:
-        OSError: it cannot be read.
+        ContextError: it cannot be read; the user must act.
 
-    Source: moby/buildkit frontend/dockerui/config.go, MainContext and DockerIgnorePatterns.
+    Source: moby/buildkit frontend/dockerui/config.go, ReadEntrypoint and dockerIgnorePatterns.
     """
-    own = name.encode("utf-8", "surrogateescape") + _SUFFIX
-    if dockerfile.lookup(own) is not None:
-        return name + ".dockerignore", read_file(dockerfile, own)
-    if source.lookup(_SUFFIX) is not None:
-        return ".dockerignore", read_file(source, _SUFFIX)
+    for place, path in ((dockerfile, name + _NAME), (source, _NAME)):
+        try:
+            content = _read_there(place, path)
+        except OSError as error:
+            raise cannot("read", path.encode("utf-8", "surrogateescape"), error) from error
+        if content is not None:
+            return path, content
     return None
+
+
+def _read_there(source: Source, path: str) -> bytes | None:
+    """Return the content of an ignore file, links followed; None where there is no file, which the engine passes over.
+
+    Raises:
+        OSError, ContextError: it is there and cannot be read.
+    """
+    from mobysession.filesync.followpaths import find_file  # most builds read no ignore file here
+
+    found = find_file(source, path)
+    return None if found is None else read_file(source, found)
 
 
 def read_file(source: Source, path: bytes) -> bytes:

@@ -120,11 +120,7 @@ def explain_context(
     """
     source.check()
     with opened(source), keeping(source):
-        try:
-            found = ignore_file(source, dockerfile_source or source, dockerfile)
-        except OSError as error:
-            raise cannot("read", b".dockerignore", error) from error
-        name, data = found or ("", b"")
+        name, data = ignore_file(source, dockerfile_source or source, dockerfile) or ("", b"")
         return _Explainer(source, name, list(parse_ignore_file(data))).run()
 
 

@@ -9,10 +9,10 @@ Source: tonistiigi/fsutil followlinks.go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mobysession.filesync.gopath import clean, has_wildcard, join, match_name
-from mobysession.filesync.modes import SYMLINK
+from mobysession.filesync.modes import SYMLINK, TYPE
 from mobysession.filesync.naming import cannot
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from mobysession.filesync.source import Source
 
-__all__ = ["follow_links", "merge_includes"]
+__all__ = ["find_file", "follow_links", "merge_includes"]
+
+#: Links on the way to one file; containerd/continuity fs/path.go, by which the engine reads a file, follows as many.
+_MOST_LINKS: Final = 255
 
 
 def follow_links(source: Source, paths: Iterable[str]) -> list[str] | None:
@@ -36,6 +39,23 @@ def follow_links(source: Source, paths: Iterable[str]) -> list[str] | None:
         # paths through one link is recorded depends on it.
         waiting += reversed(_follow(source, waiting.pop(), found))
     return _without_nested(sorted(found, key=_bytes))
+
+
+def find_file(source: Source, path: str) -> bytes | None:
+    """Return where the regular file is that ``path`` leads to, links followed; None where it leads to none.
+
+    Raises:
+        ContextError: a link on the way cannot be read; the user must act.
+    """
+    current, rest, links = "", _inside(path), 0
+    while rest and links <= _MOST_LINKS:
+        name, _, rest = rest.partition("/")
+        current = join(current, name)
+        target = _target(source, current)
+        if target is not None:
+            current, rest, links = "", _inside(join(target, rest)), links + 1
+    entry = None if rest else source.lookup(_bytes(current))
+    return None if entry is None or entry.mode & TYPE else _bytes(current)
 
 
 def merge_includes(includes: Iterable[str], followed: Iterable[str]) -> list[str]:

@@ -30,6 +30,7 @@ __all__ = ["TarArchive"]
 _SMALL: Final = 128 * limits.KIB
 _XATTR: Final = "SCHILY.xattr."
 _NANO: Final = 1_000_000_000
+_BLOCK: Final = 512
 #: How compressed archives begin, and the module that reads them.
 _COMPRESSIONS: Final = ((b"\x1f\x8b", "gzip"), (b"BZh", "bz2"), (b"\xfd7zXZ", "lzma"))
 
@@ -70,6 +71,7 @@ class TarArchive(IndexedTree):
                 file.seek(0)
                 with tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape") as archive:
                     self._index_members(archive, branches)
+                    _check_end(file, archive.offset)
         except (tarfile.TarError, EOFError, zlib.error) as error:
             raise ContextError(f"{self._what} cannot be read: {error}") from error
         except OSError as error:
@@ -200,6 +202,16 @@ class _Piece:
 
     def close(self) -> None:
         """Nothing to be given back: the archive stays open."""
+
+
+def _check_end(file: BinaryIO, offset: int) -> None:
+    """Raise EOFError for an archive that ends at ``offset`` with neither zeros nor the end of the file.
+
+    Python's tarfile takes a damaged header for the end, and what is behind it would be missing without a word.
+    """
+    file.seek(offset)
+    if file.read(_BLOCK).strip(b"\0"):
+        raise EOFError(f"bad header at byte {offset}")
 
 
 def _mark_links(branches: Branches, number: int, extent: _Extent, paths: list[bytes]) -> None:

@@ -16,7 +16,7 @@ from mobysession import limits
 from mobysession.errors import ContextError
 from mobysession.filesync.held import Held, Holding
 from mobysession.filesync.modes import DIRECTORY, SYMLINK, TYPE, from_posix
-from mobysession.filesync.naming import quote
+from mobysession.filesync.naming import quote, reason
 from mobysession.filesync.source import Entry
 from mobysession.filesync.tree import IndexedTree, Leaf, content_time
 
@@ -67,7 +67,9 @@ class ZipArchive(IndexedTree):
 
         try:
             return zipfile.ZipFile(self._archive)
-        except (OSError, zipfile.BadZipFile) as error:
+        except OSError as error:
+            raise ContextError(f"{self._what} cannot be read: {reason(error)}") from error
+        except zipfile.BadZipFile as error:
             raise ContextError(f"{self._what} cannot be read: {error}") from error
 
     def _index(self, branches: Branches) -> None:

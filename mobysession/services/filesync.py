@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
@@ -22,7 +21,7 @@ from mobysession.errors import ContextError, RpcError, StatusCode, UsageError
 from mobysession.filesync import Directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from mobysession.filesync import Source, TransferProgress, TransferReport
     from mobysession.filesync.sources import SourceLike
@@ -35,6 +34,7 @@ _logger = logging.getLogger("mobysession.services")
 
 DIFF_COPY: Final = "/moby.filesync.v1.FileSync/DiffCopy"
 TAR_STREAM: Final = "/moby.filesync.v1.FileSync/TarStream"
+_IGNORE_FILE: Final = ".dockerignore"
 
 
 class DirectoryTransfer(NamedTuple):
@@ -74,6 +74,8 @@ class FileSync:
         self.on_progress = on_progress
         self.transfers: list[DirectoryTransfer] = []
         self.latest: dict[str, TransferProgress] = {}
+        #: The ignore files that were asked for, by the directory and the path in it.
+        self._ignore_files: dict[tuple[str, str], None] = {}
 
     def check(self) -> None:
         """See that every directory can be read, before a build is asked for; blocking.
@@ -99,7 +101,11 @@ class FileSync:
 
             return next((not_utf8(progress.odd_path) for progress in self.latest.values() if progress.odd_path), None)
         if "syntax error in pattern" in message or "illegal exclusion pattern" in message:
-            place = _bad_pattern(self._sources.values())
+            from mobysession.filesync.dockerignore import find_bad_pattern
+
+            names = dict.fromkeys(["context", *(name for name, _ in self._ignore_files)])
+            places = (find_bad_pattern(self._patterns_from(name)) for name in names)
+            place = next(filter(None, places), None)
             return None if place is None else f"correct the pattern in {place}"
         return None
 
@@ -108,14 +114,25 @@ class FileSync:
         registrar.stream(DIFF_COPY, self._diff_copy)
         registrar.stream(TAR_STREAM, _refuse_tar_stream)
 
-    async def _locate(self, error: ContextError) -> None:
+    def _patterns_from(self, name: str) -> list[tuple[Source, str]]:
+        """Return the ignore files from which the patterns for the directory ``name`` can be, the likeliest first.
+
+        The engine asks for the ``.dockerignore`` of the context when the Dockerfile has no ignore file of its own;
+        before BuildKit 0.12 it asks for both, and the Dockerfile's own one counts.
+        """
+        own = [(self._sources[at], path) for at, path in self._ignore_files if path != _IGNORE_FILE]
+        general = [(self._sources[name], _IGNORE_FILE)] if (name, _IGNORE_FILE) in self._ignore_files else []
+        return own + general if name == "context" else general
+
+    async def _locate(self, name: str, error: ContextError) -> None:
         """Add to the error of a bad pattern the file and line that it is from, if that is one of ours."""
+        from mobysession.filesync.dockerignore import find_pattern
         from mobysession.filesync.patterns import BadPattern
 
         if not isinstance(error.__cause__, BadPattern):
             return
         pattern = error.__cause__.args[-1]
-        place = await trio.to_thread.run_sync(_where, list(self._sources.values()), pattern)
+        place = await trio.to_thread.run_sync(find_pattern, self._patterns_from(name), pattern)
         if place is not None:
             error.message = f"{place}: {error.message}"
             error.args = (error.message,)
@@ -134,38 +151,26 @@ class FileSync:
 
         # Loaded when it is asked for; a build has it loaded while the engine still reads the request.
         from mobysession.filesync import send_tree
+        from mobysession.filesync.dockerignore import asked_ignore_files
 
+        include, follow_paths = call.encoded_values("include-patterns"), call.encoded_values("followpaths")
+        # Frontends from before 2019 ask by patterns.
+        self._ignore_files.update({(name, path): None for path in asked_ignore_files(include + follow_paths)})
         try:
             report = await send_tree(
                 call,
                 source,
-                include=call.encoded_values("include-patterns"),
+                include=include,
                 exclude=call.encoded_values("exclude-patterns"),
-                follow_paths=call.encoded_values("followpaths"),
+                follow_paths=follow_paths,
                 reset_owner=self._reset_owner,
                 strict=self._strict,
                 progress=told,
             )
         except ContextError as error:
-            await self._locate(error)
+            await self._locate(name, error)
             raise
         self.transfers.append(DirectoryTransfer(name, report))
-
-
-def _where(sources: list[Source], pattern: str) -> str | None:
-    from mobysession.filesync.dockerignore import find_pattern
-
-    return next((place for source in sources if (place := find_pattern(source, pattern))), None)
-
-
-def _bad_pattern(sources: Iterable[Source]) -> str | None:
-    from mobysession.filesync.dockerignore import find_bad_pattern
-
-    for source in sources:
-        with suppress(OSError, ContextError):
-            if place := find_bad_pattern(source):
-                return place
-    return None
 
 
 def _source(name: str, given: SourceLike) -> Source:

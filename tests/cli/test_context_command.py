@@ -46,6 +46,13 @@ def test_the_dockerfile_may_have_an_ignore_file_of_its_own(cli: Cli, ignoring: P
     assert '- hello.txt  Own.dockerignore:1 "hello*"\n' in out
 
 
+def test_a_dockerfile_that_is_not_there(cli: Cli, ignoring: Path, tmp_path: Path) -> None:
+    """It is an error, and not taken for one without an ignore file of its own."""
+    status, out, err = cli("context", "explain", ignoring, "--file", tmp_path / "Missing")
+    assert (status, out) == (1, "")
+    assert err == f"ERROR: there is no Dockerfile {tmp_path / 'Missing'}\n"
+
+
 def test_a_bad_pattern_and_a_missing_directory(cli: Cli, ignoring: Path, tmp_path: Path) -> None:
     """Both are errors with a status."""
     (ignoring / ".dockerignore").write_text("a[\n")

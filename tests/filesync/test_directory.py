@@ -194,6 +194,12 @@ def test_a_check_in_the_middle_of_a_call_leaves_its_descriptor_alone(tmp_path: P
         os.fstat(descriptor)
 
 
+def test_a_path_that_no_system_takes() -> None:
+    """It is an error of the context, as of one that is missing."""
+    with pytest.raises(ContextError, match=r'^directory "a\\x00b" cannot be used'):
+        Directory("a\0b").check()
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [("file", "is not a directory"), ("loop", "leads to itself"), ("none", "does not exist")],

@@ -133,6 +133,38 @@ def test_lines_of_an_ignore_file(content: bytes, expected: list[IgnoreLine]) -> 
     assert list(parse_ignore_file(content)) == expected
 
 
+@pytest.mark.parametrize(
+    ("links", "expected"),
+    [
+        ({".dockerignore": "d/patterns"}, "out"),
+        ({".dockerignore": "/above/patterns", "above": "d"}, "out"),
+        ({".dockerignore": "../../d/../d/patterns"}, "out"),
+        ({".dockerignore": "missing"}, ""),
+        ({".dockerignore": "d"}, ""),
+        ({".dockerignore": ".dockerignore"}, ""),
+        ({".dockerignore": ".dockerignore/more"}, ""),
+        ({"Dockerfile.dockerignore": "missing", ".dockerignore": "d/patterns"}, "out"),
+    ],
+)
+def test_an_ignore_file_may_be_a_link(tmp_path: Path, links: dict[str, str], expected: str) -> None:
+    """It is read where the link leads to in the tree; what leads to no file is passed over, as by the engine."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "patterns").write_text("out\n")
+    (tmp_path / "out").touch()
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    explanation = explain_context(Directory(tmp_path))
+    assert [reason.path for reason in explanation.reasons if not reason.offered] == [expected] * bool(expected)
+    assert explanation.ignore_file == (".dockerignore" if expected else "")
+
+
+def test_an_ignore_file_that_is_a_directory_is_passed_over() -> None:
+    """It has no patterns, and is no fault of the tree."""
+    files = Files({"Dockerfile.dockerignore": {"x": ""}, ".dockerignore": "out", "out": ""})
+    assert explain_context(files).ignore_file == ".dockerignore"
+    assert explain_context(Files({".dockerignore": {"x": ""}})).ignore_file == ""
+
+
 _names = st.sampled_from(["a", "b", "ab", "c"])
 _trees = st.recursive(
     st.none(), lambda inner: st.dictionaries(_names, inner, max_size=3), max_leaves=15

@@ -193,7 +193,7 @@ async def test_any_source_is_read_by_its_name(tmp_path: Path, context: Path, ope
     [
         (".dockerignore", "# a comment\n\n*.log\n /x/./a[ \n", "x/a[", 4),
         (".dockerignore", "\ufeff! b[\r\n", "!b[", 1),
-        ("Other.dockerignore", "*\n!\n", "!", 2),
+        ("Dockerfile.dockerignore", "*\n!\n", "!", 2),
     ],
 )
 async def test_a_bad_pattern_is_found_in_its_file(
@@ -201,11 +201,54 @@ async def test_a_bad_pattern_is_found_in_its_file(
 ) -> None:
     """The error names the file and the line from which the daemon made the pattern."""
     (context / name).write_text(content, "utf-8")
-    service = FileSync({"context": {"f": ""}, "dockerfile": context})
-    async with open_service(service) as channel:
+    async with open_service(FileSync({"context": context, "dockerfile": context})) as channel:
+        await _ask_for_ignore_files(channel, tmp_path / "a")
         with pytest.raises(RpcError) as caught:
-            await copy(channel, tmp_path / "a", ("dir-name", "context"), ("exclude-patterns", sent))
+            await copy(channel, tmp_path / "b", ("dir-name", "context"), ("exclude-patterns", sent))
     assert caught.value.message.startswith(f"{name}:{line}: invalid excludepatterns: [")
+
+
+async def _ask_for_ignore_files(channel: Channel, destination: Path, *, by: str = "followpaths") -> None:
+    """Ask as BuildKit did before 0.12, which takes the Dockerfile's own ignore file where both are there."""
+    await copy(channel, destination, ("dir-name", "context"), (by, ".dockerignore"))
+    own = ("Dockerfile", "Dockerfile.dockerignore")
+    await copy(channel, destination, ("dir-name", "dockerfile"), *((by, name) for name in own))
+
+
+@pytest.mark.parametrize("by", ["followpaths", "include-patterns"])
+async def test_the_bad_pattern_is_in_the_ignore_file_that_counts(
+    tmp_path: Path, context: Path, open_service: OpenService, by: str
+) -> None:
+    """Of several files with a bad pattern the Dockerfile's own is named, and no other as long as it is there."""
+    for name, content in ((".dockerignore", "a["), ("Dockerfile.dockerignore", "\na["), ("A.dockerignore", "a[")):
+        (context / name).write_text(content)
+    service = FileSync({"context": context, "dockerfile": context})
+    async with open_service(service) as channel:
+        await _ask_for_ignore_files(channel, tmp_path / "a", by=by)
+        with pytest.raises(RpcError, match=r"^UNKNOWN: Dockerfile\.dockerignore:2: "):
+            await copy(channel, tmp_path / "b", ("dir-name", "context"), ("exclude-patterns", "a["))
+    words = "syntax error in pattern"
+    assert service.hint_for(words) == "correct the pattern in Dockerfile.dockerignore:2"
+    (context / "Dockerfile.dockerignore").write_text("fine")
+    assert service.hint_for(words) is None
+    (context / "Dockerfile.dockerignore").unlink()
+    assert service.hint_for(words) == "correct the pattern in .dockerignore:1"
+
+
+async def test_an_ignore_file_that_was_not_asked_for_is_not_blamed(
+    tmp_path: Path, context: Path, open_service: OpenService
+) -> None:
+    """The bad pattern is sought where the engine has looked, also behind a link, and for each directory in its own."""
+    (context / "Dockerfile.dockerignore").write_text("a[")
+    (context / "patterns").write_text("fine\na[")
+    (context / ".dockerignore").symlink_to("patterns")
+    service = FileSync({"context": context, "dockerfile": context, "more": {".dockerignore": "\n\na["}})
+    assert service.hint_for("syntax error in pattern") is None
+    async with open_service(service) as channel:
+        for name, line in (("context", 2), ("more", 3)):
+            await copy(channel, tmp_path / "a", ("dir-name", name), ("followpaths", ".dockerignore"))
+            with pytest.raises(RpcError, match=rf"^UNKNOWN: \.dockerignore:{line}: "):
+                await copy(channel, tmp_path / "b", ("dir-name", name), ("exclude-patterns", "a["))
 
 
 async def test_a_bad_pattern_of_nobody_stays_as_it_is(tmp_path: Path, context: Path, open_service: OpenService) -> None:
