@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +173,16 @@ DEFINITION: dict[str, Any] = {
             "dockerfile-inline": "FROM base\nRUN cat /f > /g\nCOPY --from=base /f /h\n",
             "tags": ["mobysession-bake:linked"],
         },
+        "each": {
+            "platforms": ["linux/amd64", "linux/arm64"],
+            "dockerfile-inline": "FROM scratch\nARG TARGETARCH\nCOPY f /f-$TARGETARCH\nENV FOR=$TARGETARCH\n",
+        },
+        "linked-each": {
+            "contexts": {"base": "target:each"},
+            "platforms": ["linux/amd64", "linux/arm64"],
+            "dockerfile-inline": "FROM base\nARG TARGETARCH\nCOPY --from=base /f-$TARGETARCH /g-$TARGETARCH\n",
+            "output": ["type=oci,dest=linked.tar"],
+        },
         "broken": {"dockerfile-inline": "FROM mobysession-base\nRUN exit 3\n"},
         "slow": {"dockerfile-inline": "FROM mobysession-base\nRUN sleep 300\n", "no-cache": True},
     },
@@ -217,6 +228,48 @@ def test_a_target_is_a_context_of_another(engine: Engine, witness: Witness, cont
     assert witness.text(results["linked"].image_id, "/g") == str(context)
     assert witness.text(results["linked"].image_id, "/h") == str(context)
     assert not results["plain"].image_id
+
+
+def test_a_target_of_several_platforms_is_a_context_of_another(
+    containerd_engine: Engine, buildx: Buildx, context: Path, tmp_path: Path
+) -> None:
+    """For each platform what the first is there for it, files and configuration; the images are those of buildx."""
+    assert sorted(_bake(containerd_engine, "linked-each")) == ["each", "linked-each"]
+    ours = _images(context / "linked.tar")
+    assert sorted(ours) == [("amd64", "FOR=amd64"), ("arm64", "FOR=arm64")]
+    (context / "docker-bake.json").write_text(json.dumps(DEFINITION))
+    ran = buildx.run(
+        containerd_engine.host,
+        "bake",
+        "linked-each",
+        config_dir=tmp_path / "config",
+        cwd=context,
+        timeout=BUILD_TIMEOUT,
+    )
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert _images(context / "linked.tar") == ours
+
+
+def _images(path: Path) -> dict[tuple[str, str], str]:
+    """Return the manifests' digests in an OCI archive, by architecture and last variable; attestations left out."""
+    with tarfile.open(path) as archive:
+
+        def read(name: str) -> dict[str, Any]:
+            content = archive.extractfile(name)
+            assert content is not None
+            parsed: dict[str, Any] = json.load(content)
+            return parsed
+
+        def blob(digest: str) -> dict[str, Any]:
+            return read(f"blobs/{digest.replace(':', '/')}")
+
+        (index,) = read("index.json")["manifests"]
+        found = {}
+        for manifest in blob(index["digest"])["manifests"]:
+            config = blob(blob(manifest["digest"])["config"]["digest"])
+            if config["architecture"] != "unknown":
+                found[config["architecture"], config["config"]["Env"][-1]] = manifest["digest"]
+        return found
 
 
 def test_the_first_failure_ends_all(engine: Engine, context: Path) -> None:

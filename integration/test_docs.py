@@ -30,6 +30,7 @@ _ALSO = {
     "readme:probe",
     "builds:result",
     "builds:secrets",
+    "asks:ssh-key",
     "errors:cause",
     "errors:bad-build",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["BuildResult", "ContextTransfer", "StepResult", "context_transfer", "make_result", "steps_of"]
 
 
-class StepResult(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
     """One step: its name as shown, whether it came from the cache, and seconds that it took."""
 
     name: str
@@ -25,7 +26,8 @@ class StepResult(NamedTuple):
     duration: float
 
 
-class ContextTransfer(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class ContextTransfer:
     """What one request of the engine for a directory moved; a build makes several.
 
     ``directory`` is ``context`` or ``dockerfile``; files and bytes offered, files that the engine asked for, bytes
@@ -124,7 +126,9 @@ def make_result(
 
 def steps_of(status: BuildStatus) -> tuple[StepResult, ...]:
     """Return the steps that are known by now."""
-    return tuple(StepResult(step.name, step.cached, step.duration() / 10**9) for step in status.steps)
+    return tuple(
+        StepResult(name=step.name, cached=step.cached, duration=step.duration() / 10**9) for step in status.steps
+    )
 
 
 def context_transfer(transfer: DirectoryTransfer) -> ContextTransfer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 
 from mobysession._pb import control_pb2
 from mobysession.build.outputs import write_atomically
-from mobysession.build.result import make_result
+from mobysession.build.result import ContextTransfer, StepResult, make_result
 from mobysession.buildkit.status import BuildStatus
 from mobysession.session.session import Session
 from mobysession.transport.endpoint import Endpoint
@@ -61,6 +62,16 @@ def test_steps_and_seconds_come_from_the_status() -> None:
     ]
     assert made.cached_steps == 1
     assert made.duration == 1.5
+
+
+def test_what_a_result_is_made_of_is_frozen() -> None:
+    """Steps and transfers are values as the result itself: equal where they say the same, and never changed."""
+    step = StepResult(name="a", cached=True, duration=1.0)
+    sent = ContextTransfer(directory="context", files_offered=2, bytes_offered=3, files_requested=1, bytes_sent=2)
+    for value, name in ((step, "cached"), (sent, "bytes_sent"), (result({}), "steps")):
+        assert value == dataclasses.replace(value)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, name, None)
 
 
 def test_the_metadata_decodes_the_descriptor() -> None:
