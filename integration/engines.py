@@ -148,7 +148,7 @@ class Engines:
         self._running.close()
 
     def _start(self, spec: EngineSpec) -> Engine:
-        private = None if spec.host else self._running.enter_context(spec.private_engine())
+        private = None if spec.host else self._start_private(spec)
         host = private.host if private else spec.host
         version = json.loads(engine_request(host, "GET", "/version"))
         import_base_image(host)
@@ -160,6 +160,13 @@ class Engines:
             containerd_image_store=_keeps_images_in_containerd(host),
             private=private,
         )
+
+    def _start_private(self, spec: EngineSpec) -> PrivateEngine:
+        try:
+            return self._running.enter_context(spec.private_engine())
+        except EngineError:
+            # On a machine with much else to do dockerd gives its containerd up after 15 s.
+            return self._running.enter_context(spec.private_engine())
 
 
 def _keeps_images_in_containerd(host: str) -> bool:
