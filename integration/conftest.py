@@ -6,7 +6,6 @@ With ``MOBYSESSION_REQUIRE_ENGINES`` set, what is missing fails the tests that a
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,6 +15,7 @@ import pytest
 from integration.engines import Buildx, Engine, Engines, EngineSpec, engine_specs, registry_missing
 from integration.images import Witness
 from mobysession.errors import EngineError
+from tests.interrupts import heed_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,9 +119,8 @@ def registry_installed() -> None:
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach what tests start: the processes of pytest-xdist ignore it, and what they start inherits that."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """See that interrupts arrive."""
+    heed_interrupts()
 
 
 def pytest_report_header() -> list[str]:

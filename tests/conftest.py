@@ -21,6 +21,8 @@ import pytest
 import trio
 import trio.testing
 
+from tests.interrupts import heed_interrupts
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
@@ -51,6 +53,11 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 _failed = pytest.StashKey[bool]()
 _numbers = itertools.count()
+
+
+def pytest_configure() -> None:
+    """See that interrupts arrive."""
+    heed_interrupts()
 
 
 @pytest.hookimpl(tryfirst=True)
