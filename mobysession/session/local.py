@@ -229,6 +229,16 @@ class LocalSession:
         found: dict[str, Any] = json.loads(answer.json)
         return found
 
+    async def lives(self) -> bool:
+        """Return whether it has not ended: its process knows at once, the store of announcements a moment later."""
+        try:
+            await self.inspect()
+        except SessionError as error:
+            if isinstance(error.__cause__, RpcError) and error.__cause__.code is StatusCode.NOT_FOUND:
+                return False
+            raise
+        return True
+
     async def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """Yield what happens on it until it ends; close the iterator (``aclosing``) to stop."""
         request = EventsRequest(session_id=self.announcement.session_id)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from mobysession import limits
-from mobysession.errors import SessionAlive
-from mobysession.session.local import open_local_server
+from mobysession.errors import SessionAlive, SessionError
+from mobysession.session.local import open_local_server, open_local_session
 from mobysession.session.managed.inspection import json_value
 from mobysession.session.managed.lifecycle import SessionSnapshot
 from mobysession.state.location import state_path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from mobysession.session.local import LocalServer
     from mobysession.session.managed.session import ManagedSession
+    from mobysession.state.sessions import SessionAnnouncement
     from mobysession.state.state import State
     from mobysession.state.store import Store
 
@@ -85,7 +86,7 @@ async def look_up(path: str | os.PathLike[str] | None, session_id: str) -> Sessi
 
 async def _look_up(store: Store, snapshots: State, session_id: str) -> SessionSnapshot | None:
     alive = await SessionDirectory(store).find(session_id)
-    if alive is not None:
+    if alive is not None and await _lives(alive):
         raise SessionAlive(
             f"session {session_id} lives in process {alive.pid}",
             session_id=session_id,
@@ -94,6 +95,14 @@ async def _look_up(store: Store, snapshots: State, session_id: str) -> SessionSn
         )
     found = snapshots.get().get(session_id)
     return SessionSnapshot.from_json(found) if found is not None else None
+
+
+async def _lives(announced: SessionAnnouncement) -> bool:
+    try:
+        async with open_local_session(announced) as session:
+            return await session.lives()
+    except SessionError:
+        return True  # its process does, and may only be too busy to say more
 
 
 class _Peer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
@@ -103,6 +104,24 @@ async def test_what_lives_elsewhere_is_not_resumed(managed, database):
                         pytest.fail("resumed")
             finally:
                 module._alive["mine"] = kept
+
+
+async def test_what_has_just_ended_elsewhere_is_resumed(managed, database):
+    """Its process says so before the store knows; where it says nothing, the session is taken for alive."""
+    async with managed() as (plain, daemon), SessionManager(plain.config, store=database) as other:
+        async with other.create([], session_id="mine"):
+            (announced,) = await SessionDirectory(memory_of(other).store).list()
+        directory = SessionDirectory(memory_of(other).store)
+        directory.announce(announced)  # as if it were not withdrawn yet
+        await memory_of(other).store.flush()
+        manager = SessionManager(plain.config, store=database)
+        async with manager.resume("mine", []) as session:
+            await daemon.wait_session(session.id)
+        directory.announce(dataclasses.replace(announced, socket=f"{announced.socket}.gone"))
+        await memory_of(other).store.flush()
+        with pytest.raises(SessionAlive, match="lives in process"):
+            async with manager.resume("mine", []):
+                pytest.fail("resumed")
 
 
 async def test_a_lost_session_is_resumed_by_its_id(managed, database):
