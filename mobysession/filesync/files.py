@@ -71,12 +71,13 @@ class Files(IndexedTree):
         files: by path, ``/``-separated; a mapping in place of a content is a directory.
 
     Raises:
-        UsageError: a path is no path in a directory, or a content none of what it may be.
+        UsageError: a path is no path in a directory, is there twice, or lies in what is no directory; or a content is
+            none of what it may be.
     """
 
     def __init__(self, files: FilesLike) -> None:
         super().__init__("the mapping")
-        self._files = dict(_flatten(files, ""))
+        self._files = _unambiguous(_flatten(files, ""))
         #: When functions are said to have been called last.
         self._now = time.time_ns()
 
@@ -153,6 +154,20 @@ def _flatten(files: FilesLike, above: str) -> list[tuple[str, File | Link | None
         else:
             raise UsageError(f"{path}: bytes, text, a path or a function was expected, not {type(given).__name__}")
     return found
+
+
+def _unambiguous(given: list[tuple[str, File | Link | None]]) -> dict[str, File | Link | None]:
+    files: dict[str, File | Link | None] = {}
+    for path, file in given:
+        if path in files and (file is not None or files[path] is not None):
+            raise UsageError(f"{path!r} is in the mapping twice")
+        files[path] = file
+    for path in files:
+        above = path
+        while above := above.rpartition("/")[0]:
+            if files.get(above) is not None:
+                raise UsageError(f"{above!r} is no directory, and yet the mapping has {path!r} in it")
+    return files
 
 
 def _stat(path: str, file: os.PathLike[str]) -> Entry:

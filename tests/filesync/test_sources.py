@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mobysession.filesync import Source
+    from mobysession.filesync.files import FilesLike
 
 BIG = bytes(range(256)) * 1024
 CONTENTS = {
@@ -388,6 +389,27 @@ def test_a_large_blob_that_is_not_read_to_its_end(tmp_path: Path) -> None:
     assert got.readinto(memoryview(bytearray(1000)))
     got.close()
     assert content(source, "large") == bytes(3_000_000)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"a": "", "a/b": ""}, "'a' is no directory, and yet the mapping has 'a/b' in it"),
+        ({"a/b/c": "", "a": Link("x")}, "'a' is no directory, and yet the mapping has 'a/b/c' in it"),
+        ({"a/b": "one", "a": {"b": "two"}}, "'a/b' is in the mapping twice"),
+        ({"a/b": {}, "a": {"b": ""}}, "'a/b' is in the mapping twice"),
+    ],
+)
+def test_a_mapping_says_one_thing_of_a_path(files: FilesLike, words: str) -> None:
+    """What could only be offered in part is refused."""
+    with pytest.raises(UsageError, match=words):
+        Files(files)
+
+
+def test_a_directory_may_be_named_several_times() -> None:
+    """By itself, and by what is in it."""
+    source = Files({"a": {}, "a/b": "one", "a/c": {"d": "two"}, "a/c/e": "three"})
+    assert [content(source, path) for path in ("a/b", "a/c/d", "a/c/e")] == [b"one", b"two", b"three"]
 
 
 def test_a_mapping_says_what_it_cannot_take(tmp_path: Path) -> None:
