@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from integration.engines import Engine
     from integration.images import Witness
     from mobysession.build import BuildResult
+    from mobysession.build.options import Driver
 
 EVERYTHING = """\
 FROM mobysession-base AS tools
@@ -91,7 +92,7 @@ async def _token() -> bytes:
 
 @pytest.mark.parametrize("driver", ["control", "classic"])
 def test_every_kind_of_secret_reaches_run(
-    engine: Engine, witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str
+    engine: Engine, witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: Driver
 ) -> None:
     """Whatever a secret comes from, RUN finds its bytes, and the image does not have them."""
     (tmp_path / "token").write_text("password")
@@ -116,7 +117,7 @@ def test_every_kind_of_secret_reaches_run(
 
 
 @pytest.mark.parametrize("driver", ["control", "classic"])
-def test_a_cache_mount_is_kept_between_builds(engine: Engine, witness: Witness, tmp_path: Path, driver: str) -> None:
+def test_a_cache_mount_is_kept_between_builds(engine: Engine, witness: Witness, tmp_path: Path, driver: Driver) -> None:
     """The second build finds what the first one left in the cache mount."""
     # Not no_cache, which starts cache mounts anew as well.
     dockerfile = f"""FROM mobysession-base
@@ -131,7 +132,7 @@ RUN --mount=type=cache,id={driver}-lines,target=/cache echo "$ROUND" >> /cache/f
 @pytest.mark.parametrize("tags", [[], ["mobysession-test/named:1"]])
 @pytest.mark.parametrize("driver", ["control", "classic"])
 def test_the_image_id_is_the_engines_own(
-    engine: Engine, witness: Witness, tmp_path: Path, driver: str, tags: list[str]
+    engine: Engine, witness: Witness, tmp_path: Path, driver: Driver, tags: list[str]
 ) -> None:
     """``image_id`` is what the engine calls the image, with every image store, whether it has a name or not."""
     context = make_context(tmp_path / "context", "FROM mobysession-base\nCOPY greeting /\n", {"greeting": "id"})
@@ -143,7 +144,7 @@ def test_the_image_id_is_the_engines_own(
 
 
 @pytest.mark.parametrize("driver", ["control", "classic"])
-def test_a_second_build_sends_no_contents(engine: Engine, tmp_path: Path, driver: str) -> None:
+def test_a_second_build_sends_no_contents(engine: Engine, tmp_path: Path, driver: Driver) -> None:
     """An unchanged context is compared and not sent again, and every step of the Dockerfile comes from the cache."""
     dockerfile = "FROM mobysession-base\nCOPY . /all\nRUN wc -c < /all/large > /size\n"
     context = make_context(tmp_path / "context", dockerfile, {"large": b"x" * 300_000, "small": driver})
@@ -169,7 +170,7 @@ def _uncached(result: BuildResult) -> int:
 
 
 @pytest.mark.parametrize("driver", ["control", "classic"])
-def test_many_builds_leave_nothing_open(engine: Engine, tmp_path: Path, driver: str) -> None:
+def test_many_builds_leave_nothing_open(engine: Engine, tmp_path: Path, driver: Driver) -> None:
     """Twenty builds in one loop, of which some fail, leave as many descriptors and tasks as there were."""
     good = make_context(tmp_path / "good", "FROM mobysession-base\nCOPY greeting /\n", {"greeting": driver})
     bad = make_context(tmp_path / "bad", "FROM mobysession-base\nCOPY missing /\n")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from integration.engines import Engine, EngineSpec
+    from mobysession.build.options import Driver
     from mobysession.buildkit.status import BuildStatus
 
 PROMPT = 5.0
@@ -36,9 +37,9 @@ _numbers = itertools.count(os.getpid() * 1000)
 
 
 @pytest.fixture(params=["control", "classic"])
-def driver(request: pytest.FixtureRequest) -> str:
+def driver(request: pytest.FixtureRequest) -> Driver:
     """Each way of asking the engine."""
-    name: str = request.param
+    name: Driver = request.param
     return name
 
 
@@ -93,7 +94,7 @@ def _engine_works(engine: Engine, tmp_path: Path) -> None:
     build_image(engine, context, no_cache=True)
 
 
-def test_cancellation_reaches_the_engine(engine: Engine, sleeper: Sleeper, tmp_path: Path, driver: str) -> None:
+def test_cancellation_reaches_the_engine(engine: Engine, sleeper: Sleeper, tmp_path: Path, driver: Driver) -> None:
     """A cancelled build returns at once, its process on the engine ends, and the engine goes on."""
     found: list[int] = []
 
@@ -116,7 +117,7 @@ def test_cancellation_reaches_the_engine(engine: Engine, sleeper: Sleeper, tmp_p
     _engine_works(engine, tmp_path)
 
 
-def test_a_time_limit(engine: Engine, sleeper: Sleeper, driver: str) -> None:
+def test_a_time_limit(engine: Engine, sleeper: Sleeper, driver: Driver) -> None:
     """``move_on_after`` around a build works like around everything else."""
 
     async def run() -> bool:
@@ -151,7 +152,7 @@ def _interrupt(argv: list[str], sleeper: Sleeper, number: int = signal.SIGINT) -
         return program.returncode, time.monotonic() - started, "".join(written) + rest, process
 
 
-def test_ctrl_c_on_the_command_line(engine: Engine, sleeper: Sleeper, tmp_path: Path, driver: str) -> None:
+def test_ctrl_c_on_the_command_line(engine: Engine, sleeper: Sleeper, tmp_path: Path, driver: Driver) -> None:
     """Ctrl-C ends the command at once with status 130 and without a traceback, and the build on the engine with it."""
     argv = [sys.executable, "-m", "mobysession", "-H", engine.host, "build", "--progress=plain", "--driver", driver]
     status, seconds, written, process = _interrupt([*argv, str(sleeper.context)], sleeper)
@@ -174,7 +175,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_in_blocking_code(engine: Engine, sleeper: Sleeper, driver: str) -> None:
+def test_ctrl_c_in_blocking_code(engine: Engine, sleeper: Sleeper, driver: Driver) -> None:
     """Ctrl-C comes out of ``sync.build`` as KeyboardInterrupt, and the build on the engine has ended."""
     argv = [sys.executable, "-c", BLOCKING, engine.host, str(sleeper.context), driver]
     status, seconds, written, process = _interrupt(argv, sleeper)
@@ -183,7 +184,7 @@ def test_ctrl_c_in_blocking_code(engine: Engine, sleeper: Sleeper, driver: str) 
     assert _ended(process)
 
 
-def test_a_killed_client(engine: Engine, sleeper: Sleeper, tmp_path: Path, driver: str) -> None:
+def test_a_killed_client(engine: Engine, sleeper: Sleeper, tmp_path: Path, driver: Driver) -> None:
     """A client that is killed takes its build on the engine with it: the engine sees the connections end."""
     argv = [sys.executable, "-m", "mobysession", "-H", engine.host, "build", "--progress=plain", "--driver", driver]
     status, _, _, process = _interrupt([*argv, str(sleeper.context)], sleeper, signal.SIGKILL)
@@ -192,7 +193,7 @@ def test_a_killed_client(engine: Engine, sleeper: Sleeper, tmp_path: Path, drive
     _engine_works(engine, tmp_path)
 
 
-def test_an_engine_that_is_killed(engine_spec: EngineSpec, tmp_path: Path, driver: str) -> None:
+def test_an_engine_that_is_killed(engine_spec: EngineSpec, tmp_path: Path, driver: Driver) -> None:
     """A build whose engine dies ends at once, with an error that says that the engine went away."""
     sleeper = Sleeper(tmp_path)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from integration.engines import Buildx, Engine
+    from mobysession.build.options import Driver
 
 COPY_ALL = "FROM scratch\nCOPY . /all/\n"
 SEVERAL_OUTPUTS_SINCE = (1, 45)
@@ -96,7 +97,7 @@ def test_an_output_over_an_earlier_one(engine: Engine, buildx: Buildx, tmp_path:
 
 @pytest.mark.parametrize("driver", ["control", "classic"])
 @pytest.mark.parametrize("place", ["path", "object", "function", "stream"])
-def test_a_tar_goes_anywhere(engine: Engine, context: Path, tmp_path: Path, driver: str, place: str) -> None:
+def test_a_tar_goes_anywhere(engine: Engine, context: Path, tmp_path: Path, driver: Driver, place: str) -> None:
     """To a path, a file object, what a function returns, a trio stream: the same archive."""
     target = tmp_path / "out.tar"
     held = io.BytesIO()
@@ -118,7 +119,7 @@ def test_a_tar_goes_anywhere(engine: Engine, context: Path, tmp_path: Path, driv
     assert told == ([{}] if place == "function" else [])
 
 
-async def _through_a_stream(engine: Engine, context: Path, driver: str) -> bytes:
+async def _through_a_stream(engine: Engine, context: Path, driver: Driver) -> bytes:
     from mobysession.build import build
     from mobysession.transport.endpoint import Endpoint
 
@@ -271,7 +272,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("kind", ["local", "tar"])
 @pytest.mark.parametrize("driver", ["control", "classic"])
-def test_a_full_disk_is_the_error(engine: Engine, small_disk: Path, tmp_path: Path, kind: str, driver: str) -> None:
+def test_a_full_disk_is_the_error(engine: Engine, small_disk: Path, tmp_path: Path, kind: str, driver: Driver) -> None:
     """Not the engine's words about it: a typed error that names the path; what was there is there."""
     context = make_context(tmp_path / "context", COPY_ALL, {"big": os.urandom(200_000)})
     (small_disk / "before").write_bytes(b"before")

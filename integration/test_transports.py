@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from integration.engines import Buildx, Engine
     from integration.images import Witness
+    from mobysession.build.options import Driver
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def _build_over(
 
 @pytest.mark.parametrize("driver", ["control", "classic"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_tcp(engine: Engine, witness: Witness, context: Path, host: str, driver: str) -> None:
+def test_tcp(engine: Engine, witness: Witness, context: Path, host: str, driver: Driver) -> None:
     """An engine is reached over TCP, by an address of either family."""
     shown = f"[{host}]" if ":" in host else host
     image = _build_over(engine, context, lambda port: f"tcp://{shown}:{port}", host=host, driver=driver)
@@ -102,7 +103,7 @@ def certificates(tmp_path: Path) -> Certificates:
 
 @pytest.mark.parametrize("driver", ["control", "classic"])
 def test_tls_with_a_client_certificate(
-    engine: Engine, witness: Witness, context: Path, certificates: Certificates, driver: str
+    engine: Engine, witness: Witness, context: Path, certificates: Certificates, driver: Driver
 ) -> None:
     """Both sides show certificates of one authority, and the session is upgraded inside of TLS."""
     image = _build_over(
@@ -238,7 +239,7 @@ def test_ssh_to_a_host_without_docker(
 def test_a_pinned_version(engine: Engine, witness: Witness, context: Path) -> None:
     """An engine answers in the version of DOCKER_API_VERSION, by both drivers; one that it has not, it refuses."""
 
-    async def run(version: str, driver: str) -> str:
+    async def run(version: str, driver: Driver) -> str:
         endpoint = Endpoint.parse(engine.host, api_version=version)
         with trio.fail_after(BUILD_TIMEOUT):
             return (await build(context, endpoint=endpoint, no_cache=True, driver=driver)).image_id

@@ -11,19 +11,23 @@ import contextvars
 import threading
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import trio
 
 from mobysession.build.build import build as _build
-from mobysession.errors import RpcError, SessionError, SessionLost, UsageError
+from mobysession.errors import MobysessionError, RpcError, SessionError, SessionLost, UsageError
 from mobysession.rpc.keepalive import SESSION_KEEPALIVE
 from mobysession.session.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
+    from typing import Unpack
 
+    from mobysession.bake.keywords import BakeKeywords
+    from mobysession.build.keywords import BuildKeywords, ManyKeywords
+    from mobysession.build.many import OnStatus
     from mobysession.build.nodes import Nodes
     from mobysession.build.options import BuildOptions
     from mobysession.build.result import BuildResult
@@ -63,7 +67,7 @@ def build(
     endpoint: Endpoint | None = None,
     progress: str | View | None = None,
     on_status: Callable[[BuildStatus], None] | None = None,
-    **options: Any,
+    **options: Unpack[BuildKeywords],
 ) -> BuildResult:
     """Build an image; see `mobysession.build.build`, whose arguments, result and errors are the same.
 
@@ -74,27 +78,56 @@ def build(
     return _run("mobysession.build.build(...)", run)
 
 
-def build_many(builds: Sequence[BuildOptions | Mapping[str, Any]], **options: Any) -> list[Any]:
+@overload
+def build_many(
+    builds: Sequence[BuildOptions | Mapping[str, Any]],
+    *,
+    return_errors: Literal[False] = ...,
+    **options: Unpack[ManyKeywords],
+) -> list[BuildResult]: ...
+
+
+@overload
+def build_many(
+    builds: Sequence[BuildOptions | Mapping[str, Any]], *, return_errors: bool, **options: Unpack[ManyKeywords]
+) -> list[BuildResult | MobysessionError]: ...
+
+
+def build_many(
+    builds: Sequence[BuildOptions | Mapping[str, Any]], *, return_errors: bool = False, **options: Unpack[ManyKeywords]
+) -> list[BuildResult] | list[BuildResult | MobysessionError]:
     """Build several images; see `mobysession.build.many.build_many`, whose arguments, results and errors are the same.
 
     Ctrl-C cancels all builds on the engine; running loops are as with `build`.
     """
     from mobysession.build.many import build_many as _build_many
 
-    return _run("mobysession.build.build_many(...)", partial(_build_many, builds, **options))
+    return _run(
+        "mobysession.build.build_many(...)", partial(_build_many, builds, return_errors=return_errors, **options)
+    )
 
 
-def build_on(nodes: Nodes, context: SourceLike | State | Definition = ".", **options: Any) -> BuildResult:
+def build_on(
+    nodes: Nodes,
+    context: SourceLike | State | Definition = ".",
+    *,
+    progress: str | View | None = None,
+    on_status: OnStatus | None = None,
+    **options: Unpack[BuildKeywords],
+) -> BuildResult:
     """Build on several engines; see `mobysession.build.nodes.build_on`: arguments, result and errors are the same.
 
     Ctrl-C cancels the builds on all of them; running loops are as with `build`.
     """
     from mobysession.build.nodes import build_on as _build_on
 
-    return _run("mobysession.build.build_on(...)", partial(_build_on, nodes, context, **options))
+    return _run(
+        "mobysession.build.build_on(...)",
+        partial(_build_on, nodes, context, progress=progress, on_status=on_status, **options),
+    )
 
 
-def bake(targets: str | Sequence[str] = (), **options: Any) -> dict[str, BuildResult]:
+def bake(targets: str | Sequence[str] = (), **options: Unpack[BakeKeywords]) -> dict[str, BuildResult]:
     """Build the targets of bake files; see `mobysession.bake.bake`, whose arguments, result and errors are the same.
 
     Ctrl-C and running loops are as with `build`.
@@ -163,7 +196,7 @@ def open_build(
     *,
     endpoint: Endpoint | None = None,
     progress: str | View | None = None,
-    **options: Any,
+    **options: Unpack[BuildKeywords],
 ) -> Iterator[BlockingBuild]:
     """Build while the ``with`` block runs; see `mobysession.build.open_build`.
 

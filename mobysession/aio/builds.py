@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from mobysession.aio.worker import on_trio, refuse_elsewhere, wait_for, working
 from mobysession.build.build import build as _build
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from typing import Unpack
 
     from mobysession.aio.worker import Worker
+    from mobysession.bake.keywords import BakeKeywords
+    from mobysession.build.keywords import BuildKeywords, ManyKeywords
+    from mobysession.build.many import OnStatus
     from mobysession.build.nodes import Nodes
     from mobysession.build.options import BuildOptions
     from mobysession.build.result import BuildResult
     from mobysession.buildkit.status import BuildStatus
+    from mobysession.errors import MobysessionError
     from mobysession.filesync.sources import SourceLike
     from mobysession.llb import Definition, State
     from mobysession.progress.view import View
@@ -35,7 +40,7 @@ async def build(
     endpoint: Endpoint | None = None,
     progress: str | View | None = None,
     on_status: Callable[[BuildStatus], None] | None = None,
-    **options: Any,
+    **options: Unpack[BuildKeywords],
 ) -> BuildResult:
     """Build an image; see `mobysession.build.build`, whose arguments, result and errors are the same.
 
@@ -48,27 +53,56 @@ async def build(
     return await on_trio("mobysession.build.build(...)", run)
 
 
-async def build_many(builds: Sequence[BuildOptions | Mapping[str, Any]], **options: Any) -> list[Any]:
+@overload
+async def build_many(
+    builds: Sequence[BuildOptions | Mapping[str, Any]],
+    *,
+    return_errors: Literal[False] = ...,
+    **options: Unpack[ManyKeywords],
+) -> list[BuildResult]: ...
+
+
+@overload
+async def build_many(
+    builds: Sequence[BuildOptions | Mapping[str, Any]], *, return_errors: bool, **options: Unpack[ManyKeywords]
+) -> list[BuildResult | MobysessionError]: ...
+
+
+async def build_many(
+    builds: Sequence[BuildOptions | Mapping[str, Any]], *, return_errors: bool = False, **options: Unpack[ManyKeywords]
+) -> list[BuildResult] | list[BuildResult | MobysessionError]:
     """Build several images; see `mobysession.build.many.build_many`, whose arguments, results and errors are the same.
 
     Cancel: all builds are cancelled on the engine before CancelledError is raised.
     """
     from mobysession.build.many import build_many as _build_many
 
-    return await on_trio("mobysession.build.build_many(...)", partial(_build_many, builds, **options))
+    return await on_trio(
+        "mobysession.build.build_many(...)", partial(_build_many, builds, return_errors=return_errors, **options)
+    )
 
 
-async def build_on(nodes: Nodes, context: SourceLike | State | Definition = ".", **options: Any) -> BuildResult:
+async def build_on(
+    nodes: Nodes,
+    context: SourceLike | State | Definition = ".",
+    *,
+    progress: str | View | None = None,
+    on_status: OnStatus | None = None,
+    **options: Unpack[BuildKeywords],
+) -> BuildResult:
     """Build on several engines; see `mobysession.build.nodes.build_on`: arguments, result and errors are the same.
 
     Cancel: the builds on all of them are cancelled before CancelledError is raised.
     """
     from mobysession.build.nodes import build_on as _build_on
 
-    return await on_trio("mobysession.build.build_on(...)", partial(_build_on, nodes, context, **options))
+    return await on_trio(
+        "mobysession.build.build_on(...)",
+        partial(_build_on, nodes, context, progress=progress, on_status=on_status, **options),
+    )
 
 
-async def bake(targets: str | Sequence[str] = (), **options: Any) -> dict[str, BuildResult]:
+async def bake(targets: str | Sequence[str] = (), **options: Unpack[BakeKeywords]) -> dict[str, BuildResult]:
     """Build the targets of bake files; see `mobysession.bake.bake`, whose arguments, result and errors are the same.
 
     ``on_status`` and cancellation are as with `build`.
@@ -181,7 +215,7 @@ async def open_build(
     *,
     endpoint: Endpoint | None = None,
     progress: str | View | None = None,
-    **options: Any,
+    **options: Unpack[BuildKeywords],
 ) -> AsyncIterator[AsyncioBuild]:
     """Build while the ``async with`` block runs; see `mobysession.build.open_build`.
 

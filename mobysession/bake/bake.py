@@ -18,12 +18,14 @@ from mobysession.bake.grants import refuse_ungranted
 from mobysession.bake.links import Links
 from mobysession.bake.plan import options_of
 from mobysession.bake.read import FileLike, read_definition
+from mobysession.build.keywords import CommonKeywords
 from mobysession.build.many import open_many
 from mobysession.concurrency import open_nursery
 from mobysession.errors import MobysessionError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Unpack
 
     from mobysession.bake.definition import Selection
     from mobysession.build.many import Many, OnStatus
@@ -34,11 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bake", "bake_selection"]
 
-#: Options of a build that are the caller's, and so the same for all targets.
-_COMMON: Final = (
-    *("credentials", "services", "access", "tracing", "driver", "attach", "strict", "source_policy", "cgroup_parent"),
-    "frontend_attrs",
-)
+_COMMON: Final = tuple(CommonKeywords.__annotations__)
 
 
 async def bake(
@@ -53,7 +51,7 @@ async def bake(
     on_status: OnStatus | None = None,
     metadata_file: str | os.PathLike[str] | None = None,
     parallel: int = limits.BUILDS_AT_ONCE,
-    **options: Any,
+    **options: Unpack[CommonKeywords],
 ) -> dict[str, BuildResult]:
     """Build the targets of bake files, side by side, and return what became of each by its name.
 
@@ -71,8 +69,7 @@ async def bake(
         on_status: called with the name of a target and the status of its build; must not wait.
         metadata_file: file for the engine's responses by target, as JSON.
         parallel: how many targets are built at the same time; those linked by contexts count as one.
-        **options: of `BuildOptions`, for all targets: ``credentials``, ``services``, ``access``, ``tracing``,
-            ``driver``, ``attach``, ``strict``, ``source_policy``, ``cgroup_parent``, ``frontend_attrs``.
+        **options: of `BuildOptions`, for all targets; see `mobysession.build.CommonKeywords`.
 
     Raises:
         BakeError: the definition makes no sense; names file and line.
@@ -107,7 +104,7 @@ async def bake_selection(
     on_status: OnStatus | None = None,
     metadata_file: str | os.PathLike[str] | None = None,
     parallel: int = limits.BUILDS_AT_ONCE,
-    **options: Any,
+    **options: Unpack[CommonKeywords],
 ) -> dict[str, BuildResult]:
     """Build targets that are chosen already; arguments, result and errors as of `bake`, but nothing asks for leave."""
     for name in options:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mobysession.build.cache import CacheEntry
     from mobysession.build.calls import Call, CallAnswer
     from mobysession.build.exports import Output
+    from mobysession.build.keywords import BuildKeywords, CommonKeywords, ManyKeywords
     from mobysession.build.managed import BuildRequest, as_request
     from mobysession.build.many import Many, build_many, open_many
     from mobysession.build.nodes import Builder, Node, NodeResult, NodesResult, build_on
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Annotation",
     "Attest",
+    "BuildKeywords",
     "BuildOptions",
     "BuildRequest",
     "BuildResult",
@@ -28,8 +30,10 @@ __all__ = [
     "CacheEntry",
     "Call",
     "CallAnswer",
+    "CommonKeywords",
     "ContextTransfer",
     "Many",
+    "ManyKeywords",
     "Node",
     "NodeResult",
     "NodesResult",
@@ -48,12 +52,15 @@ __all__ = [
 _HOMES = {
     "Annotation": "annotations",
     "Attest": "attests",
+    "BuildKeywords": "keywords",
     "BuildRequest": "managed",
     "Builder": "nodes",
     "CacheEntry": "cache",
     "Call": "calls",
     "CallAnswer": "calls",
+    "CommonKeywords": "keywords",
     "Many": "many",
+    "ManyKeywords": "keywords",
     "Node": "nodes",
     "NodeResult": "nodes",
     "NodesResult": "nodes",

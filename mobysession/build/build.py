@@ -27,8 +27,10 @@ from mobysession.session.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Unpack
 
     from mobysession.build.control_driver import Ask
+    from mobysession.build.keywords import BuildKeywords
     from mobysession.build.result import BuildResult
     from mobysession.buildkit.control import Control
     from mobysession.buildkit.status import BuildStatus
@@ -49,7 +51,7 @@ async def build(
     endpoint: Endpoint | None = None,
     progress: str | View | None = None,
     on_status: Callable[[BuildStatus], None] | None = None,
-    **options: Any,
+    **options: Unpack[BuildKeywords],
 ) -> BuildResult:
     """Build a directory in the engine's BuildKit, and put the result into its image store or where ``outputs`` say.
 

@@ -25,7 +25,9 @@ from mobysession.session.attach import EndpointDialer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Unpack
 
+    from mobysession.build.keywords import BuildKeywords
     from mobysession.build.options import BuildOptions
     from mobysession.build.prepare import Prepared
     from mobysession.build.result import BuildResult
@@ -48,7 +50,7 @@ def as_request(
     *,
     progress: str | View | None = None,
     on_status: Callable[[BuildStatus], None] | None = None,
-    **options: Any,
+    **options: Unpack[BuildKeywords],
 ) -> BuildRequest:
     """Return a build that a managed session can run; arguments as of `mobysession.build.build`.
 

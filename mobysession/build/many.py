@@ -32,7 +32,9 @@ from mobysession.services.kept_credentials import KeptCredentials
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from typing import Unpack
 
+    from mobysession.build.keywords import ManyKeywords
     from mobysession.build.prepare import Prepared
     from mobysession.build.result import BuildResult
     from mobysession.buildkit.status import BuildStatus
@@ -53,29 +55,14 @@ _log = logging.getLogger("mobysession.build")
 async def build_many(
     builds: Sequence[BuildOptions | Mapping[str, Any]],
     *,
-    names: Sequence[str] = ...,
-    endpoint: Endpoint | None = ...,
-    at_once: int | None = ...,
-    progress: str | View | None = ...,
-    on_status: OnStatus | None = ...,
-    one_session: bool = ...,
-    retries: int = ...,
     return_errors: Literal[False] = ...,
+    **options: Unpack[ManyKeywords],
 ) -> list[BuildResult]: ...
 
 
 @overload
 async def build_many(
-    builds: Sequence[BuildOptions | Mapping[str, Any]],
-    *,
-    names: Sequence[str] = ...,
-    endpoint: Endpoint | None = ...,
-    at_once: int | None = ...,
-    progress: str | View | None = ...,
-    on_status: OnStatus | None = ...,
-    one_session: bool = ...,
-    retries: int = ...,
-    return_errors: bool,
+    builds: Sequence[BuildOptions | Mapping[str, Any]], *, return_errors: bool, **options: Unpack[ManyKeywords]
 ) -> list[BuildResult | MobysessionError]: ...
 
 

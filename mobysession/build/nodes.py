@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
@@ -38,15 +38,16 @@ from mobysession.session.attach import EndpointDialer
 from mobysession.transport.endpoint import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
+    from typing import Unpack
 
+    from mobysession.build.keywords import BuildKeywords
+    from mobysession.build.many import OnStatus
     from mobysession.build.options import BuildOptions
     from mobysession.buildkit.status import BuildStatus
     from mobysession.filesync.sources import SourceLike
     from mobysession.llb import Definition, State
     from mobysession.progress.view import View
-
-    OnStatus = Callable[[str, BuildStatus], None]
 
     #: What a builder is made of.
     Nodes = Sequence[Endpoint | "Node" | str] | Mapping[str, Sequence[str]] | Mapping[Endpoint, Sequence[str]]
@@ -179,7 +180,7 @@ class Builder:
         *,
         progress: str | View | None = None,
         on_status: OnStatus | None = None,
-        **options: Any,
+        **options: Unpack[BuildKeywords],
     ) -> BuildResult:
         """Build on the nodes that have the platforms, and push one index over all of it.
 
@@ -256,9 +257,16 @@ class Builder:
         return [results[number] for number in parts]
 
 
-async def build_on(nodes: Nodes, context: SourceLike | State | Definition = ".", **options: Any) -> BuildResult:
+async def build_on(
+    nodes: Nodes,
+    context: SourceLike | State | Definition = ".",
+    *,
+    progress: str | View | None = None,
+    on_status: OnStatus | None = None,
+    **options: Unpack[BuildKeywords],
+) -> BuildResult:
     """Build on several engines: `Builder.build` of ``Builder(nodes)``, whose arguments, result and errors it has."""
-    return await Builder(nodes).build(context, **options)
+    return await Builder(nodes).build(context, progress=progress, on_status=on_status, **options)
 
 
 def _node(given: Endpoint | Node | str) -> Node:

@@ -14,7 +14,7 @@ the engine's pace.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -24,7 +24,9 @@ from mobysession.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from typing import Unpack
 
+    from mobysession.build.keywords import BuildKeywords
     from mobysession.build.options import BuildOptions
     from mobysession.build.result import BuildResult
     from mobysession.buildkit.status import BuildStatus
@@ -124,7 +126,7 @@ async def open_build(
     *,
     endpoint: Endpoint | None = None,
     progress: str | View | None = None,
-    **options: Any,
+    **options: Unpack[BuildKeywords],
 ) -> AsyncIterator[RunningBuild]:
     """Build while the block runs; arguments as of `mobysession.build.build`.
 

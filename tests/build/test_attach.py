@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -82,8 +82,9 @@ async def test_a_buildkitd_cannot_name_an_image(context: Path) -> None:
 
 async def test_a_way_that_does_not_exist_is_refused(context: Path) -> None:
     """Before anything is dialled."""
+    nonsense: dict[str, Any] = {"attach": "teleport"}
     with pytest.raises(UsageError, match="'teleport'"):
-        await build(context, attach="teleport")
+        await build(context, **nonsense)
 
 
 async def test_a_session_that_is_lost_in_a_build_says_what_still_stands(context: Path) -> None:

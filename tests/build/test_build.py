@@ -43,6 +43,7 @@ from mobysession.testing import FakeDaemon, FakeSolve, Faults, Refusal
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mobysession.build.options import Driver
     from mobysession.buildkit.status import BuildStatus, Changes
     from mobysession.testing.caller import FakeCaller
 
@@ -84,7 +85,7 @@ async def fail(solve: FakeSolve) -> dict[str, str]:
 
 
 @DRIVERS
-async def test_a_build_returns_what_it_came_to(context: Path, driver: str) -> None:
+async def test_a_build_returns_what_it_came_to(context: Path, driver: Driver) -> None:
     """ID, tags, driver, steps, what was transferred: the same from either driver."""
     async with FakeDaemon.listen() as daemon:
         result = await build(
@@ -103,7 +104,7 @@ async def test_a_build_returns_what_it_came_to(context: Path, driver: str) -> No
 
 
 @DRIVERS
-async def test_a_build_writes_its_files(context: Path, tmp_path: Path, driver: str) -> None:
+async def test_a_build_writes_its_files(context: Path, tmp_path: Path, driver: Driver) -> None:
     """The ID alone, without a newline, and the response as JSON."""
     async with FakeDaemon.listen() as daemon:
         result = await build(
@@ -135,7 +136,7 @@ async def test_warnings_are_in_the_result(context: Path) -> None:
 
 
 @DRIVERS
-async def test_a_view_and_a_listener_follow_the_build(context: Path, driver: str) -> None:
+async def test_a_view_and_a_listener_follow_the_build(context: Path, driver: Driver) -> None:
     """A view of the caller's own is fed and closed once, without an error; ``on_status`` sees the model."""
     view, seen = OwnView(), list[int]()
     async with FakeDaemon.listen() as daemon:
@@ -198,7 +199,7 @@ async def test_the_classic_driver_does_not_ask_for_grpc(context: Path) -> None:
 
 
 @DRIVERS
-async def test_a_failed_step_is_told_with_its_place(context: Path, driver: str) -> None:
+async def test_a_failed_step_is_told_with_its_place(context: Path, driver: Driver) -> None:
     """Step, exit code, log, lines and excerpt, whether the engine's error is typed or only text."""
     view = OwnView()
     async with FakeDaemon.listen(script=fail) as daemon:
@@ -214,7 +215,7 @@ async def test_a_failed_step_is_told_with_its_place(context: Path, driver: str) 
 
 
 @DRIVERS
-async def test_a_missing_secret_is_hinted_at(context: Path, driver: str) -> None:
+async def test_a_missing_secret_is_hinted_at(context: Path, driver: Driver) -> None:
     """The engine's words, the line that asks for it, and what to pass."""
     (context / "Dockerfile").write_text("FROM scratch\nRUN --mount=type=secret,id=npm,required=true true\n")
     async with FakeDaemon.listen() as daemon:
@@ -224,7 +225,7 @@ async def test_a_missing_secret_is_hinted_at(context: Path, driver: str) -> None
 
 
 @DRIVERS
-async def test_the_failure_of_a_function_of_ours_is_the_cause(context: Path, driver: str) -> None:
+async def test_the_failure_of_a_function_of_ours_is_the_cause(context: Path, driver: Driver) -> None:
     """The engine only quotes it; the chain leads to the exception, whose text the engine never sees."""
 
     def broken() -> bytes:
@@ -239,7 +240,7 @@ async def test_the_failure_of_a_function_of_ours_is_the_cause(context: Path, dri
 
 
 @DRIVERS
-async def test_a_secret_that_turns_out_too_large_is_named(context: Path, driver: str) -> None:
+async def test_a_secret_that_turns_out_too_large_is_named(context: Path, driver: Driver) -> None:
     """The engine says a size; the cause says which secret, and the hint what to do."""
     large = {"token": lambda: bytes(limits.MAX_SECRET + 1)}
     async with FakeDaemon.listen() as daemon:
@@ -252,7 +253,7 @@ async def test_a_secret_that_turns_out_too_large_is_named(context: Path, driver:
 
 @DRIVERS
 @pytest.mark.parametrize("moment", ["before the session is called", "in a step"])
-async def test_an_engine_that_dies_is_a_lost_session(context: Path, driver: str, moment: str) -> None:
+async def test_an_engine_that_dies_is_a_lost_session(context: Path, driver: Driver, moment: str) -> None:
     """One exception, at once, of a type that says so; the view gets it too."""
     view = OwnView()
 
@@ -340,7 +341,7 @@ SESSION_FAULTS = {
 @DRIVERS
 @pytest.mark.parametrize("name", SESSION_FAULTS)
 async def test_a_session_that_cannot_be_opened_is_the_error(
-    context: Path, driver: str, name: str, autojump_clock: trio.testing.MockClock
+    context: Path, driver: Driver, name: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     """It comes out typed and within its time limit, with the control connection already open beside it."""
     faults, kind, words = SESSION_FAULTS[name]
@@ -387,8 +388,9 @@ async def test_what_a_listener_raises_comes_out_as_itself(context: Path) -> None
 
 async def test_an_unknown_option_is_named_beside_those_there_are(context: Path) -> None:
     """A slip in a keyword is a UsageError that lists what could have been meant."""
+    slip: dict[str, Any] = {"tag": "a:1"}
     with pytest.raises(UsageError, match="has no option 'tag'") as caught:
-        await build(context, tag="a:1")
+        await build(context, **slip)
     assert "tags" in (caught.value.hint or "")
     assert "metadata_file" in (caught.value.hint or "")
 
@@ -566,7 +568,7 @@ async def test_a_broken_docker_configuration_costs_its_proxies(
 
 
 @DRIVERS
-async def test_a_cancel_ends_the_build_on_the_engine(context: Path, driver: str) -> None:
+async def test_a_cancel_ends_the_build_on_the_engine(context: Path, driver: Driver) -> None:
     """The script sees it, the session is over, and the view was closed."""
     running, ended, view = trio.Event(), trio.Event(), OwnView()
 
@@ -608,7 +610,7 @@ class CancelAfter(trio.abc.Instrument):
 
 
 @DRIVERS
-async def test_a_cancel_at_any_moment_leaves_nothing_behind(context: Path, driver: str) -> None:
+async def test_a_cancel_at_any_moment_leaves_nothing_behind(context: Path, driver: Driver) -> None:
     """Whichever step of whichever task it meets: no task stays, no other exception comes out; descriptors are
     looked at by a fixture.
     """
@@ -639,7 +641,7 @@ async def test_a_cancel_at_any_moment_leaves_nothing_behind(context: Path, drive
 
 @DRIVERS
 async def test_a_secret_that_a_step_prints_is_hidden(
-    context: Path, driver: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    context: Path, driver: Driver, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Wherever the engine repeats it, view, listener, log and error have stars instead."""
     statuses: list[BuildStatus] = []
@@ -688,7 +690,7 @@ async def test_the_log_is_left_as_it_was(context: Path) -> None:
 
 @DRIVERS
 async def test_no_secret_is_shown_or_logged(
-    context: Path, driver: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    context: Path, driver: Driver, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither with everything logged nor in the result."""
     caplog.set_level(logging.DEBUG)
@@ -701,7 +703,7 @@ async def test_no_secret_is_shown_or_logged(
 
 
 @DRIVERS
-async def test_a_secret_where_it_does_not_belong_is_a_warning(context: Path, driver: str) -> None:
+async def test_a_secret_where_it_does_not_belong_is_a_warning(context: Path, driver: Driver) -> None:
     """In a build argument, a label or a step's log: each is told once, by its name and never by its value."""
     value = SECRET.decode()
 
@@ -751,7 +753,7 @@ async def test_the_status_has_the_transfers(context: Path, fake_daemon: FakeDaem
 
 
 @DRIVERS
-async def test_the_agents_of_a_build_are_those_given(context: Path, tmp_path: Path, driver: str) -> None:
+async def test_the_agents_of_a_build_are_those_given(context: Path, tmp_path: Path, driver: Driver) -> None:
     """The engine finds the keys under the ID, and no other agent."""
     key = tmp_path / "key"
     private = Ed25519PrivateKey.generate()
@@ -787,7 +789,7 @@ async def test_an_agent_that_cannot_be_used_ends_a_build_at_once(context: Path, 
 
 
 @DRIVERS
-async def test_access_is_decided_for_each_request_of_a_build(context: Path, driver: str) -> None:
+async def test_access_is_decided_for_each_request_of_a_build(context: Path, driver: Driver) -> None:
     """What the function refuses fails the build in its words; it hears the name of the build's context."""
     asked: list[AccessRequest] = []
 

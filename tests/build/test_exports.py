@@ -203,7 +203,7 @@ async def test_the_status_has_what_arrives(context: Path, tmp_path: Path) -> Non
         return await export(solve)
 
     async with FakeDaemon.listen(script=export_two_files) as daemon:
-        outputs = [f"{tmp_path}/out", Output("tar", io.BytesIO())]
+        outputs: list[str | Output] = [f"{tmp_path}/out", Output("tar", io.BytesIO())]
         await build(context, endpoint=daemon.endpoint, outputs=outputs, on_status=on_status)
     assert not heard[0][0][2]
     assert heard[0][-1] == (len(b"onethree"), 2, True)
@@ -215,6 +215,7 @@ async def test_the_status_has_what_arrives(context: Path, tmp_path: Path) -> Non
 async def test_several_outputs_go_to_their_own_places(context: Path, tmp_path: Path) -> None:
     """By the index of the exporter, images in between."""
     stream = io.BytesIO()
+    outputs: list[str | Output]
     outputs = ["type=image", f"type=tar,dest={tmp_path}/a.tar", Output("tar", stream), f"{tmp_path}/out"]
     async with FakeDaemon.listen(script=export) as daemon:
         result = await build(context, endpoint=daemon.endpoint, outputs=outputs)

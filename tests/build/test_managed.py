@@ -94,8 +94,9 @@ async def test_what_the_session_decides_is_refused(context):
     """Access, attach and tracing belong to the session; a session to a dialer cannot be built on."""
     with pytest.raises(UsageError, match="attach is decided by the session"):
         as_request(context, attach="tunnel")
+    slip: dict[str, Any] = {"tag": "a"}
     with pytest.raises(UsageError, match="no option 'tag'"):
-        as_request(context, tag="x")
+        as_request(context, **slip)
     async with FakeDaemon() as daemon:
         manager = SessionManager(SessionConfig(dialer=daemon.dialer))
         with pytest.raises(UsageError, match="needs a session to an endpoint"):
