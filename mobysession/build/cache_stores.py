@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mobysession.build.layout_output import LayoutOutput
     from mobysession.build.options import BuildOptions
     from mobysession.redaction import Redactor
+    from mobysession.services.content import Content
 
 __all__ = ["LocalStores", "make_layout", "open_stores"]
 
@@ -49,6 +50,14 @@ class LocalStores(NamedTuple):
     stores: Mapping[str, OciLayout]
     exported: tuple[CacheEntry, ...]
     output: LayoutOutput | None = None
+
+    def service(self) -> Content | None:
+        """Return what serves the stores; None where there are none."""
+        if not self.stores:
+            return None
+        from mobysession.services.content import Content  # only for who has some: start-up
+
+        return Content(self.stores)
 
     def write_indexes(self, response: Mapping[str, str]) -> None:
         """Put what the engine has exported into the indexes of the local caches; blocking.

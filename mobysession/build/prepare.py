@@ -78,69 +78,43 @@ def prepare(options: BuildOptions, url: str) -> Prepared:
         ProviderError: the context, the Dockerfile, a secret, an SSH agent or an output file cannot be used.
         OutputError: an output cannot be written.
     """
-    upload: Attachable | None = None
     if _needs_more(options):
         from mobysession.build.shorthands import with_environment
 
         options = with_environment(options)
-    if "-" in (options.context, options.file):
-        from mobysession.build.standard_input import dockerfile_from_stdin, upload_stdin
-
-        contexts: _Directories | Contexts
-        if options.context == "-":
-            options, contexts, upload = upload_stdin(options)
-        else:
-            contexts = dockerfile_from_stdin(options)
-    else:
-        contexts = _contexts(options)
+    options, contexts, upload = _look(options)
     options = _with_found(options, contexts)
     files = FileSync(contexts.sources, strict=options.strict)
     files.check()
     redactor = Redactor()
     leaks: LeakWatch | None = None
-    services: list[Attachable] = [files, Auth(options.credentials, redactor=redactor)]
+    services: list[Attachable | None] = [files, Auth(options.credentials, redactor=redactor)]
     if options.secrets:
-        from mobysession.build.leaks import LeakWatch as Watch
-        from mobysession.services.secrets import Secrets
-
-        leaks = Watch(options.arguments(), options.labels)
-        secrets = Secrets(options.secrets, redactor=redactor, build=contexts.name, on_value=leaks.look)
-        secrets.check()
-        secrets.watch_known()
+        secrets, leaks = _give_secrets(options, contexts.name, redactor)
         services.append(secrets)
     if options.ssh:
-        from mobysession.services.ssh import Ssh, ssh_agents
-
-        agents = Ssh(ssh_agents(options.ssh))
-        agents.check()
-        services.append(agents)
+        services.append(_forward_agents(options))
     stores: LocalStores | None = None
     if options.cache_from or options.cache_to or options.build_contexts or _writes_layout(options):
         from mobysession.build.cache_stores import open_stores
 
         stores = open_stores(options, redactor)
         options = stores.options
-        if stores.stores:
-            from mobysession.services.content import Content
-
-            services.append(Content(stores.stores))
+        services.append(stores.service())
     check_outputs(options)
-    if upload is not None:
-        services.append(upload)
     outputs = _receive_outputs(options)
     if options.services:
         from mobysession.build.callbacks import receive_found
 
         outputs = receive_found(options, outputs)
-    if outputs is not None:
-        services.append(outputs)
+    services += [upload, outputs]
     return Prepared(
         _with_proxies(options, url),
         contexts.name,
         contexts.shared_key,
         contexts.dockerfile,
         files,
-        (*services, *options.services),
+        (*(service for service in services if service is not None), *options.services),
         redactor,
         outputs,
         stores,
@@ -155,6 +129,36 @@ class _Directories(NamedTuple):
     name: str
     shared_key: str
     dockerfile: Path | SourceFile
+
+
+def _look(options: BuildOptions) -> tuple[BuildOptions, _Directories | Contexts, Attachable | None]:
+    """Return the options, the trees to offer, and what uploads a context from stdin."""
+    if "-" not in (options.context, options.file):
+        return options, _contexts(options), None
+    from mobysession.build.standard_input import dockerfile_from_stdin, upload_stdin
+
+    if options.context == "-":
+        return upload_stdin(options)
+    return options, dockerfile_from_stdin(options), None
+
+
+def _give_secrets(options: BuildOptions, name: str, redactor: Redactor) -> tuple[Attachable, LeakWatch]:
+    from mobysession.build.leaks import LeakWatch
+    from mobysession.services.secrets import Secrets
+
+    leaks = LeakWatch(options.arguments(), options.labels)
+    secrets = Secrets(options.secrets, redactor=redactor, build=name, on_value=leaks.look)
+    secrets.check()
+    secrets.watch_known()
+    return secrets, leaks
+
+
+def _forward_agents(options: BuildOptions) -> Attachable:
+    from mobysession.services.ssh import Ssh, ssh_agents
+
+    agents = Ssh(ssh_agents(options.ssh))
+    agents.check()
+    return agents
 
 
 def _contexts(options: BuildOptions) -> _Directories | Contexts:

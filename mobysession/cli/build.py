@@ -98,9 +98,35 @@ def add_options(parser: Parser) -> None:
 def run(target: Target, options: argparse.Namespace) -> int:
     """Build an image from the directory PATH, in the engine's BuildKit."""
     from mobysession.build.build import build_with
+
+    build = _read(options)
+    view = "quiet" if options.quiet else options.progress or os.environ.get("BUILDKIT_PROGRESS")
+    if options.nodes:
+        # Before the target is looked for: there need not be one.
+        from mobysession.build.nodes import Builder
+
+        result = run_async(_build_on_nodes, Builder(options.nodes), build, target, view or "auto")
+    else:
+        view = view or target.view(options.attach) or "auto"
+        result = run_async(_build, build_with, build, target, view)
+    if message := result.response.get("frontend.result.inlinemessage"):
+        # What a frontend wants to be said, and buildx says there.
+        print(f"\n{message}", flush=True)
+    if (call := build.called()) is not None:
+        return print_answer(result.answer, call, _shown_dockerfile(build))
+    if not result.image_id or any(output.is_stdout for output in build.exports()):
+        return 0
+    if view == "quiet":
+        print(result.image_id, flush=True)
+    elif not options.tags and view not in ("none", "rawjson"):
+        print(f"image: {result.image_id}", file=sys.stderr)
+    return 0
+
+
+def _read(options: argparse.Namespace) -> BuildOptions:
     from mobysession.build.options import BuildOptions
 
-    build = BuildOptions(
+    return BuildOptions(
         context=options.context,
         file=options.file,
         build_contexts=_contexts(options.build_contexts),
@@ -138,27 +164,6 @@ def run(target: Target, options: argparse.Namespace) -> int:
         driver=options.driver,
         attach=options.attach,
     )
-    view = "quiet" if options.quiet else options.progress or os.environ.get("BUILDKIT_PROGRESS")
-    if options.nodes:
-        # Before the target is looked for: there need not be one.
-        from mobysession.build.nodes import Builder
-
-        result = run_async(_build_on_nodes, Builder(options.nodes), build, target, view or "auto")
-    else:
-        view = view or target.view(options.attach) or "auto"
-        result = run_async(_build, build_with, build, target, view)
-    if message := result.response.get("frontend.result.inlinemessage"):
-        # What a frontend wants to be said, and buildx says there.
-        print(f"\n{message}", flush=True)
-    if (call := build.called()) is not None:
-        return print_answer(result.answer, call, _shown_dockerfile(build))
-    if not result.image_id or any(output.is_stdout for output in build.exports()):
-        return 0
-    if view == "quiet":
-        print(result.image_id, flush=True)
-    elif not options.tags and view not in ("none", "rawjson"):
-        print(f"image: {result.image_id}", file=sys.stderr)
-    return 0
 
 
 async def _build(build_with: Any, options: Any, target: Target, view: str) -> Any:
