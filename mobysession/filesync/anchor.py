@@ -85,6 +85,17 @@ class Anchor:
         if descriptor != self._kept.descriptor:
             os.close(descriptor)
 
+    def lstat(self, directory: bytes, name: bytes) -> os.stat_result:
+        """Return the attributes of a name in ``directory``, empty for the directory itself; raise as `take`."""
+        kept = self._kept
+        if kept.path == directory and name:
+            return os.stat(name, dir_fd=kept.descriptor, follow_symlinks=False)
+        parent = self.take(directory)
+        try:
+            return os.stat(name or b".", dir_fd=parent, follow_symlinks=False)
+        finally:
+            self.done(parent)
+
     def _drop(self) -> None:
         kept = self._kept
         if kept.path is not None:

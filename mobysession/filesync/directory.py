@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from mobysession.errors import ContextError
 from mobysession.filesync.anchor import Anchor
 from mobysession.filesync.disk_file import OPEN_FLAGS, read_or_keep
-from mobysession.filesync.modes import DEVICE, SOCKET, from_posix
+from mobysession.filesync.modes import DEVICE, DIRECTORY, SOCKET, TYPE, from_posix
 from mobysession.filesync.naming import blamed, cannot, quote, reason
 from mobysession.filesync.source import Entry
 
@@ -83,11 +83,12 @@ class Directory:
         return self._entries(directory, [name for name in self._names(directory) if name in names])
 
     def _entries(self, directory: bytes, names: list[bytes]) -> Iterator[Entry]:
+        lstat = self._anchor.lstat
         # Popped, so that the names of a huge directory go as the entries come.
         while names:
             name = names.pop()
             try:
-                found = self._lstat(directory, name)
+                found = lstat(directory, name)
             except FileNotFoundError:
                 # Never offered, so nothing is missing: it is as if the walk had come a moment later.
                 continue
@@ -100,7 +101,7 @@ class Directory:
         """Return the entry at ``path``, None when there is none; see `Source.lookup`."""
         directory, name = os.path.split(path)
         try:
-            found = self._lstat(directory, name)
+            found = self._anchor.lstat(directory, name)
         except (FileNotFoundError, NotADirectoryError):
             return None
         return entry_of(name, found)
@@ -164,10 +165,11 @@ class Directory:
         try:
             descriptor = os.open(name, OPEN_FLAGS, dir_fd=parent)
         except OSError as error:
-            if error.errno == errno.ENXIO and not offered and stat.S_ISSOCK(self._lstat(directory, name).st_mode):
-                return b""
-            if isinstance(error, PermissionError):
-                raise blamed(error, self._lstat(directory, name), path) from error
+            if error.errno == errno.ENXIO and not offered:
+                if stat.S_ISSOCK(self._anchor.lstat(directory, name).st_mode):
+                    return b""
+            elif isinstance(error, PermissionError):
+                raise blamed(error, self._anchor.lstat(directory, name), path) from error
             raise
         finally:
             self._anchor.done(parent)
@@ -190,13 +192,6 @@ class Directory:
             self._anchor.done(parent)
         names.sort(reverse=True)
         return names
-
-    def _lstat(self, directory: bytes, name: bytes) -> os.stat_result:
-        parent = self._anchor.take(directory)
-        try:
-            return os.stat(name or b".", dir_fd=parent, follow_symlinks=False)
-        finally:
-            self._anchor.done(parent)
 
 
 def _listdir(parent: int) -> list[bytes]:
@@ -229,16 +224,24 @@ def _values(full: bytes, names: list[str]) -> dict[str, bytes]:
 def entry_of(name: bytes, found: os.stat_result) -> Entry:
     """Return the entry of a name with these attributes."""
     mode = from_posix(found.st_mode)
-    identity, links = None, 1
-    if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+    size, device, identity, links = found.st_size, (0, 0), None, found.st_nlink
+    if mode & DIRECTORY:
+        size, links = 0, 1
+    elif links > 1:
         # One number and no pair: a tree may have a million of them. Unlike the reference we do not take two files of
         # different devices for one.
-        identity, links = found.st_dev << 64 | found.st_ino, found.st_nlink
-    size = 0 if stat.S_ISDIR(found.st_mode) else found.st_size
-    device = _device(found.st_rdev) if mode & DEVICE else (0, 0)
-    # The reference clears this bit, and so a socket travels as an empty file.
-    mode &= ~SOCKET
-    return Entry(name, mode, size, found.st_mtime_ns, found.st_uid, found.st_gid, device, identity, links)
+        identity = found.st_dev << 64 | found.st_ino
+    if mode & TYPE:
+        if mode & DEVICE:
+            device = _device(found.st_rdev)
+        # The reference clears this bit, and so a socket travels as an empty file.
+        mode &= ~SOCKET
+    # Past the function in Python that a named tuple has for this: it is done for every entry of a tree.
+    return _entry(Entry, (name, mode, size, found.st_mtime_ns, found.st_uid, found.st_gid, device, identity, links))
+
+
+#: Makes an entry of a tuple of all its fields.
+_entry: Final = tuple.__new__
 
 
 def _device(rdev: int) -> tuple[int, int]:

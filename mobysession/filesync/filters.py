@@ -41,6 +41,12 @@ class Verdict(enum.Enum):
     PRUNE = enum.auto()
 
 
+#: By names of their own: they are looked up for every entry, and an enumeration's class takes its time.
+_SEND: Final = Verdict.SEND
+_SKIP: Final = Verdict.SKIP
+_PRUNE: Final = Verdict.PRUNE
+
+
 class Filter:
     """Include and exclude patterns, compiled.
 
@@ -73,7 +79,7 @@ class Filter:
 
         Returns: the verdict, and the two infos for the entries below.
         """
-        verdict = Verdict.SEND
+        verdict = _SEND
         if self._includes is not None and self._include_turns is not None:
             matched, included = self._includes.match(path, included)
             if not matched:
@@ -81,8 +87,8 @@ class Filter:
                     _nothing_below(path, self._include_stems)
                     or not self._include_turns.are_below(path, included, negated=False)
                 ):
-                    return Verdict.PRUNE, included, excluded
-                verdict = Verdict.SKIP
+                    return _PRUNE, included, excluded
+                verdict = _SKIP
         if self._excludes is not None and self._exclude_turns is not None:
             matched, excluded = self._excludes.match(path, excluded)
             if matched:
@@ -90,8 +96,8 @@ class Filter:
                     _nothing_below(path, self._exception_stems)
                     or not self._exclude_turns.are_below(path, excluded, negated=True)
                 ):
-                    return Verdict.PRUNE, included, excluded
-                verdict = Verdict.SKIP
+                    return _PRUNE, included, excluded
+                verdict = _SKIP
         return verdict, included, excluded
 
     def names_in(self, directory: str, included: MatchInfo | None) -> frozenset[bytes] | None:

@@ -39,15 +39,16 @@ class Offers:
 
     def add(self, parent: int, name: bytes, size: int, requestable: bool) -> int:
         """Add an entry below the entry ``parent``; return its id."""
+        entry_id = len(self._states)
         self._parents.append(parent)
         self._names += name
         self._ends.append(len(self._names))
         if not 0 <= size < _LARGE:
-            self._large[len(self._states)] = size
+            self._large[entry_id] = size
             size = _LARGE
         self._sizes.append(size)
         self._states.append(requestable)
-        return len(self._states) - 1
+        return entry_id
 
     def request(self, entry_id: int) -> None:
         """Mark a file as requested.

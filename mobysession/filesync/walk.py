@@ -34,6 +34,9 @@ _BATCH_ENTRIES: Final = 1024
 _BATCH_SECONDS: Final = 0.02
 _CLOCK_EVERY: Final = 64
 _ID_BITS: Final = 32
+#: By names of their own: they are looked up for every entry, and an enumeration's class takes its time.
+_SEND: Final[Verdict] = Verdict.SEND
+_PRUNE: Final[Verdict] = Verdict.PRUNE
 #: The receiver keeps a file of this name at the root for itself and would lose count of the ids behind it.
 _RESERVED: Final = b".fsutil-metadata"
 
@@ -146,14 +149,14 @@ class Walk:
         """Announce an entry if it is to be sent; return it opened if it is a directory to look into."""
         path = directory.prefix + entry.name
         is_directory = entry.mode & DIRECTORY != 0
-        verdict, included, excluded = Verdict.SEND, None, None
+        verdict, included, excluded = _SEND, None, None
         if self._filter is not None:
             text = path.decode("utf-8", "surrogateescape")
             verdict, included, excluded = self._filter.judge(text, is_directory, directory.included, directory.excluded)
-        if verdict is Verdict.PRUNE or path == _RESERVED:
+        if verdict is _PRUNE or path == _RESERVED:
             return None
         entry_id = None
-        if verdict is Verdict.SEND:
+        if verdict is _SEND:
             entry_id = self._announce(directory, path, entry)
             if entry_id is None:
                 return None
@@ -165,14 +168,16 @@ class Walk:
 
     def _announce(self, directory: _Open, path: bytes, entry: Entry) -> int | None:
         """Send the STAT of an entry after those of the directories that lead to it; None when it is gone."""
+        name, mode, size, _, _, _, _, identity, _ = entry
+        source = self._source
         try:
-            link = self._source.readlink(path) if entry.mode & SYMLINK else b""
-            xattrs = self._source.xattrs(path)
+            link = source.readlink(path) if mode & SYMLINK else b""
+            xattrs = source.xattrs(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise cannot("read", path, error) from error
-        requestable = not entry.mode & TYPE
+        requestable = not mode & TYPE
         if requestable and self._check_readable is not None:
             self._check_readable(path, entry)
         parent = directory.entry_id
@@ -180,18 +185,19 @@ class Walk:
             parent = self._announce_late(directory)
             if parent is None:
                 return None
-        entry_id = len(self._offers)
-        if entry.identity is not None and not entry.mode & SYMLINK:
-            link = self._first_name(entry, entry_id)
-        self._batch.messages.append(self._encoder.encode(path, entry, link, xattrs))
+        if identity is not None and not mode & SYMLINK:
+            link = self._first_name(entry, len(self._offers))
+        batch = self._batch
+        batch.messages.append(self._encoder.encode(path, entry, link, xattrs))
         if requestable:
-            self._batch.files += 1
-            self._batch.content += max(entry.size, 0)
+            batch.files += 1
+            if size > 0:
+                batch.content += size
         if self._snapshot is not None:
             self._snapshot.add(entry)
         if not (self.odd_path or path.isascii() or _is_utf8(path)):
             self.odd_path = path
-        return self._offers.add(parent, entry.name, entry.size, requestable)
+        return self._offers.add(parent, name, size, requestable)
 
     def _announce_late(self, directory: _Open) -> int | None:
         """Announce a directory that was left out so far, with those that lead to it; return its id."""
