@@ -72,6 +72,13 @@ def test_cache_is_listed_and_pruned(engine: Engine, tmp_path: Path) -> None:
     assert "Total:" in table
 
 
+def test_bounds_of_a_prune_are_kept_or_refused(engine: Engine) -> None:
+    """An engine that would ignore them and delete as much as it likes is not asked to."""
+    ran = _run(engine, "prune", "--force", "--filter", "id==none", "--max-used-space", "1p", "--min-free-space", "1k")
+    assert ran.returncode == (0 if engine.major >= 28 else 1), ran.stderr
+    assert (b"would ignore max_used_space" in ran.stderr) == (engine.major < 28)
+
+
 def test_workers_are_listed(engine: Engine) -> None:
     """Each with its platforms."""
     assert any("linux/amd64" in worker["platforms"] for worker in _json(engine, "workers"))

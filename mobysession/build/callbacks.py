@@ -7,9 +7,9 @@ asked first.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from mobysession.buildkit.version import parse_version
 from mobysession.errors import UnsupportedByEngine
 from mobysession.services.exporter import FIND_EXPORTERS, Exporter
 from mobysession.services.filesend import FileSend
@@ -50,7 +50,7 @@ async def refuse_unasked(endpoint: Endpoint, methods: Sequence[str]) -> None:
 
     found = await EngineApi(endpoint).version()
     # Not BuildKit's own version: engines that were built from a distribution's sources do not know it.
-    _check(methods, _version(str(found.get("Version", ""))), _DOCKER)
+    _check(methods, parse_version(str(found.get("Version", ""))), _DOCKER)
 
 
 async def enable_callbacks(
@@ -70,7 +70,7 @@ async def enable_callbacks(
         return
     if not is_docker:
         found = await control.info()
-        _check(methods, _version(found.version if found else ""), _BUILDKIT)
+        _check(methods, parse_version(found.version if found else ""), _BUILDKIT)
     if FIND_EXPORTERS in methods:
         request.EnableSessionExporter = True
         for service in options.services:
@@ -113,8 +113,3 @@ def _check(methods: Sequence[str], version: tuple[int, int], since: _Since) -> N
             f"this engine asks no policy on sources; {since.name} {since.policy[0]}.{since.policy[1]} and later do",
             hint="Without being asked the policy would hold nothing up.",
         )
-
-
-def _version(text: str) -> tuple[int, int]:
-    found = re.match(r"v?(\d+)\.(\d+)", text)
-    return (int(found[1]), int(found[2])) if found else (0, 0)

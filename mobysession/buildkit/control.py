@@ -36,10 +36,11 @@ _PROXY_HINT = "The daemon's log says more. A proxy in between must pass upgraded
 
 
 class Control:
-    """The calls of the Control API, on a channel that speaks to a BuildKit."""
+    """The calls of the Control API, on a channel that speaks to a BuildKit; at ``endpoint``, where that is known."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, endpoint: Endpoint | None = None) -> None:
         self.channel = channel
+        self._endpoint = endpoint
 
     async def solve(
         self, request: control_pb2.SolveRequest, *, metadata: Sequence[tuple[str, str | bytes]] = ()
@@ -131,11 +132,18 @@ class Control:
             all: also internal and shared records.
             keep_duration: seconds; what was used since stays.
             reserved_space: bytes of cache to keep in any case.
-            max_used_space: bytes of cache to keep at most; BuildKit 0.17 (Docker 28) and later look at it.
-            min_free_space: bytes of the disk to be free afterwards; as ``max_used_space``.
+            max_used_space: bytes of cache to keep at most.
+            min_free_space: bytes of the disk to be free afterwards.
+
+        Raises:
+            UnsupportedByEngine: it would ignore one of these two, as those before BuildKit 0.17 (Docker 28) do.
         """
         from mobysession.buildkit.usage import cache_record  # as above
 
+        if max_used_space or min_free_space:
+            from mobysession.buildkit.version import refuse_space_bounds
+
+            await refuse_space_bounds(self, self._endpoint)
         request = control_pb2.PruneRequest(
             filter=filters,
             all=all,
@@ -164,18 +172,19 @@ async def open_control(endpoint: Endpoint, *, native: bool | None = None) -> Asy
     """
     from mobysession.transport.native import dial_grpc  # builds dial by themselves: start-up
 
-    async with speak_control(await dial_grpc(endpoint, native=native)) as control:
+    async with speak_control(await dial_grpc(endpoint, native=native), endpoint=endpoint) as control:
         yield control
 
 
 @asynccontextmanager
 async def speak_control(
-    stream: trio.abc.Stream, *, ready_timeout: float = limits.READY_TIMEOUT
+    stream: trio.abc.Stream, *, endpoint: Endpoint | None = None, ready_timeout: float = limits.READY_TIMEOUT
 ) -> AsyncIterator[Control]:
     """Open the Control API on a stream, once the daemon was seen to speak HTTP/2 there; closes the stream.
 
     Args:
         stream: owned from now on.
+        endpoint: where it leads to.
         ready_timeout: seconds to wait for the daemon's SETTINGS.
 
     Raises:
@@ -184,4 +193,4 @@ async def speak_control(
     """
     accepted = "the daemon accepted POST /grpc" if isinstance(stream, HijackedStream) else "the daemon was connected to"
     async with open_ready_channel(stream, accepted=accepted, hint=_PROXY_HINT, timeout=ready_timeout) as channel:
-        yield Control(channel)
+        yield Control(channel, endpoint)

@@ -81,14 +81,6 @@ def _confirmed(*, everything: bool) -> bool:
 
 async def _prune(endpoint: Endpoint, arguments: dict[str, Any]) -> list[CacheRecord]:
     from mobysession.buildkit.control import open_control
-    from mobysession.errors import UnsupportedByEngine
 
-    async with open_control(endpoint) as control:
-        asks_more = arguments.get("max_used_space") or arguments.get("min_free_space")
-        if asks_more and await control.info() is None:
-            raise UnsupportedByEngine(
-                "this engine does not know --max-used-space and --min-free-space",
-                hint="Docker 28 and later do; --reserved-space works on all.",
-            )
-        async with aclosing(control.prune(**arguments)) as records:
-            return [record async for record in records]
+    async with open_control(endpoint) as control, aclosing(control.prune(**arguments)) as records:
+        return [record async for record in records]

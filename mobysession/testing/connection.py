@@ -147,7 +147,8 @@ class DaemonConnection:
 def _engine_version(api_version: str) -> str:
     """Return an engine that has this version of the API, of those that matter: clients tell features by it."""
     api = tuple(map(int, api_version.split(".")))
-    return "20.10.24" if api < (1, 42) else "28.5.2" if api < (1, 53) else "29.2.0"
+    known = {(1, 42): "20.10.24", (1, 48): "26.1.5", (1, 53): "28.5.2"}
+    return next((version for since, version in known.items() if api < since), "29.2.0")
 
 
 def _info(daemon: FakeDaemon) -> dict[str, object]:
