@@ -14,9 +14,10 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
 from mobysession import limits
+from mobysession.errors import ContextError, MobysessionError
 from mobysession.filesync.naming import cannot, changed, quote
 from mobysession.filesync.packets import data_header, end_of_file, whole_file
-from mobysession.filesync.source import keeping
+from mobysession.filesync.source import content_of, keeping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,6 +102,12 @@ class Contents:
             content = self._source.fetch(path, offered)
         except OSError as error:
             raise cannot("read", path, error) from error
+        except MobysessionError:
+            raise
+        except Exception as error:
+            raise _failed(path, error) from error
+        if not isinstance(content, bytes):
+            content = content_of(content, path)
         if isinstance(content, bytes) and len(content) <= limits.DATA_CHUNK:
             size = len(content)
             if content:
@@ -123,6 +130,13 @@ class Contents:
             count = content.readinto(view[_MAX_HEADER:])
         except OSError as error:
             raise cannot("read", self._offers.path(self._entry_id), error) from error
+        except MobysessionError:
+            raise
+        except Exception as error:
+            raise _failed(self._offers.path(self._entry_id), error) from error
+        if not isinstance(count, int) or not 0 <= count <= limits.DATA_CHUNK:
+            path = quote(self._offers.path(self._entry_id))
+            raise ContextError(f"{path} cannot be read: its readinto returned {count!r}, not how many bytes it read")
         if not count:
             self.close()
             reading.messages.append(end_of_file(self._entry_id))
@@ -145,3 +159,8 @@ class Contents:
         if self._strict:
             raise changed(path, how)
         reading.warnings.append(f"{quote(path)} {how} while the directory was being sent; it is sent as it was read")
+
+
+def _failed(path: bytes, error: Exception) -> ContextError:
+    """Return the error of a file over which a source of the caller's failed in a way of its own."""
+    return ContextError(f"{quote(path)} cannot be read: {type(error).__name__}: {error}")

@@ -14,22 +14,28 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from mobysession import limits
 from mobysession.errors import ContextError
 from mobysession.filesync.gopath import clean, trim_space
-from mobysession.filesync.naming import cannot
+from mobysession.filesync.modes import NAMED_PIPE
+from mobysession.filesync.naming import cannot, quote
+from mobysession.filesync.source import content_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from mobysession.filesync.source import Source
 
 __all__ = [
     "IgnoreLine",
     "asked_ignore_files",
-    "find_bad_pattern",
+    "bad_line",
+    "find_line",
     "find_pattern",
     "ignore_file",
+    "long_line",
     "parse_ignore_file",
     "parses",
     "read_file",
+    "refuse_pipe",
+    "unprintable_line",
 ]
 
 _NAME: Final = ".dockerignore"
@@ -90,12 +96,37 @@ def find_pattern(files: Iterable[tuple[Source, str]], pattern: str) -> str | Non
     return None
 
 
-def find_bad_pattern(files: Iterable[tuple[Source, str]]) -> str | None:
-    """Return where the first pattern is that does not parse, in the first of ``files`` with any; None for nowhere."""
+def find_line(files: Iterable[tuple[Source, str]], fault: Callable[[bytes], int | None]) -> str | None:
+    """Return where ``fault`` finds a line in the first of ``files`` that is not empty; None for nowhere."""
     for source, path in files:
-        if lines := _lines(source, path):
-            return next((f"{path}:{line.number}" for line in lines if not parses(line)), None)
+        if content := _content(source, path):
+            number = fault(content)
+            return None if number is None else f"{path}:{number}"
     return None
+
+
+def bad_line(content: bytes) -> int | None:
+    """Return the number of the first line whose pattern does not parse."""
+    return next((line.number for line in parse_ignore_file(content) if not parses(line)), None)
+
+
+def long_line(content: bytes) -> int | None:
+    """Return the number of the first line that is too long for engines to read, a comment or not."""
+    lines = enumerate(content.split(b"\n"), 1)
+    return next((number for number, line in lines if len(line) > limits.MAX_IGNORE_LINE), None)
+
+
+def unprintable_line(content: bytes) -> int | None:
+    """Return the number of the first line with a control character that engines cannot pass on.
+
+    They put patterns into headers, encoded only where one of them is not ASCII; newer ones then look at the characters.
+
+    Source: moby/buildkit session/filesync/filesync.go, encodeOpts; grpc/grpc-go internal/metadata, ValidatePair.
+    """
+    lines = list(parse_ignore_file(content))
+    if not all(line.pattern.isascii() for line in lines):
+        return None
+    return next((line.number for line in lines if not line.pattern.isprintable()), None)
 
 
 def parses(line: IgnoreLine) -> bool:
@@ -111,9 +142,13 @@ def parses(line: IgnoreLine) -> bool:
 
 def _lines(source: Source, path: str) -> list[IgnoreLine]:
     """Return the patterns of an ignore file; none where it cannot be read, as this only makes an error better."""
+    return list(parse_ignore_file(_content(source, path)))
+
+
+def _content(source: Source, path: str) -> bytes:
     with suppress(OSError, ContextError):
-        return list(parse_ignore_file(_read_there(source, path) or b""))
-    return []
+        return _read_there(source, path) or b""
+    return b""
 
 
 def ignore_file(source: Source, dockerfile: Source, name: str) -> tuple[str, bytes] | None:
@@ -145,13 +180,26 @@ def _read_there(source: Source, path: str) -> bytes | None:
     """
     from mobysession.filesync.followpaths import find_file  # most builds read no ignore file here
 
+    refuse_pipe(source, path)
     found = find_file(source, path)
     return None if found is None else read_file(source, found)
 
 
+def refuse_pipe(source: Source, path: str) -> None:
+    """Raise `ContextError` where ``path`` leads to a named pipe, from which an engine would wait to read for ever."""
+    from mobysession.filesync.followpaths import lead  # most builds read no ignore file here
+
+    found = lead(source, path)
+    if found is not None and found[1].mode & NAMED_PIPE:
+        raise ContextError(
+            f"{quote(path)} is a named pipe, which engines wait to read from for ever",
+            hint="write its content to a file",
+        )
+
+
 def read_file(source: Source, path: bytes) -> bytes:
     """Return the content of a file, up to `limits.MAX_IGNORE_FILE` bytes; raise OSError when it cannot be read."""
-    content = source.fetch(path, 0)
+    content = content_of(source.fetch(path, 0), path)
     if isinstance(content, bytes):
         return content
     try:

@@ -6,11 +6,12 @@ directory that no pattern can take anything back from, sizes are added up and na
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from mobysession import limits
 from mobysession.errors import ContextError
-from mobysession.filesync.dockerignore import ignore_file, parse_ignore_file, parses
+from mobysession.filesync.dockerignore import ignore_file, long_line, parse_ignore_file, parses, unprintable_line
 from mobysession.filesync.filters import Verdict, parse_filter
 from mobysession.filesync.modes import DIRECTORY, TYPE
 from mobysession.filesync.naming import cannot, quote
@@ -54,7 +55,7 @@ class Reason:
 
     Attributes:
         path: of the entry.
-        offered: whether it would be sent.
+        offered: whether it would be sent; a directory also where only something in it is, which then decided.
         pattern: that decided, as written; empty where none did.
         line: where that is written, as ``.dockerignore:3``; empty where there is no file.
         size: bytes of the file; of all that is in it where a directory is left out as a whole.
@@ -77,6 +78,13 @@ class Weight:
     size: int = 0
     files_out: int = 0
     size_out: int = 0
+
+    def add(self, other: Weight) -> None:
+        """Add what is in another one."""
+        self.files += other.files
+        self.size += other.size
+        self.files_out += other.files_out
+        self.size_out += other.size_out
 
 
 @dataclass(slots=True)
@@ -121,13 +129,19 @@ def explain_context(
     source.check()
     with opened(source), keeping(source):
         name, data = ignore_file(source, dockerfile_source or source, dockerfile) or ("", b"")
-        return _Explainer(source, name, list(parse_ignore_file(data))).run()
+        return _Explainer(source, name, data).run()
 
 
 class _Explainer:
-    def __init__(self, source: Source, name: str, lines: Sequence[IgnoreLine]) -> None:
+    def __init__(self, source: Source, name: str, data: bytes) -> None:
         self._source = source
-        self._lines = lines
+        self._data = data
+        if (number := long_line(data)) is not None:
+            raise ContextError(
+                f"{name}:{number}: a line longer than {limits.MAX_IGNORE_LINE} bytes, which engines do not read",
+                hint=f"break up the line in {name}:{number}",
+            )
+        lines = list(parse_ignore_file(data))
         try:
             self._filter = parse_filter((), [line.pattern for line in lines])
         except ContextError as error:
@@ -138,29 +152,56 @@ class _Explainer:
         self._result = Explanation(ignore_file=name)
 
     def run(self) -> Explanation:
-        self._directory("", None, _Match(()))
+        self._walk()
         result = self._result
         result.unused = [
             (single.line.written, single.place)
             for index, single in enumerate(self._single)
             if index not in self._used and not single.negated
         ]
-        result.hints = list(_hints(result))
+        result.hints = [*_hints(result), *self._warnings()]
         return result
 
-    def _directory(self, path: str, info: tuple[bool, ...] | None, above: _Match) -> Weight:
-        weight = self._result.weights[path] = Weight()
-        for entry in self._entries(path):
-            inner = f"{path}/{_text(entry.name)}" if path else _text(entry.name)
-            self._entry(inner, entry, info, above, weight)
-        return weight
+    def _walk(self) -> None:
+        # Not recursive: a tree may be deeper than Python's stack.
+        stack = [self._open("", None, None, _Match(()))]
+        while stack:
+            here = stack[-1]
+            entry = next(here.entries, None)
+            if entry is not None:
+                inner = self._entry(here, entry)
+                stack += [inner] if inner is not None else []
+                continue
+            stack.pop()
+            if stack:
+                self._leave(here, stack[-1])
 
-    def _entry(self, path: str, entry: Entry, info: tuple[bool, ...] | None, above: _Match, weight: Weight) -> None:
+    def _open(self, path: str, index: int | None, info: tuple[bool, ...] | None, match: _Match) -> _Open:
+        weight = self._result.weights[path] = Weight()
+        opened = _Open(path, index, info, match, weight)
+        opened.entries = self._entries(opened)
+        return opened
+
+    def _leave(self, here: _Open, outer: _Open) -> None:
+        """Add up what was in a directory; it is sent after all where something in it is."""
+        reasons = self._result.reasons
+        outer.weight.add(here.weight)
+        if here.first is None or here.index is None:
+            return
+        if not reasons[here.index].offered:
+            first = reasons[here.first]
+            reasons[here.index] = replace(reasons[here.index], offered=True, pattern=first.pattern, line=first.line)
+        if outer.first is None:
+            outer.first = here.index
+
+    def _entry(self, here: _Open, entry: Entry) -> _Open | None:
+        """Note the reason of an entry; return it opened if it is a directory to look into."""
+        path = f"{here.path}/{_text(entry.name)}" if here.path else _text(entry.name)
         is_directory = entry.mode & DIRECTORY != 0
-        verdict, below = Verdict.SEND, info
+        verdict, below = Verdict.SEND, here.info
         if self._filter is not None:
-            verdict, _, below = self._filter.judge(path, is_directory, None, info)
-        match = above.match(self._single, path)
+            verdict, _, below = self._filter.judge(path, is_directory, None, here.info)
+        match = here.match.match(self._single, path)
         offered = verdict is Verdict.SEND
         pattern, place = "", ""
         if match.decided is not None:
@@ -169,23 +210,26 @@ class _Explainer:
         index = len(self._result.reasons)
         size = 0 if entry.mode & TYPE else max(entry.size, 0)
         files = int(not entry.mode & TYPE)
-        self._result.reasons.append(Reason(path, offered, pattern, place, size, files))
         if verdict is Verdict.PRUNE and is_directory:
             files, size = self._weigh(path)
-            self._result.reasons[index] = Reason(path, offered, pattern, place, size, files)
-        elif is_directory:
-            inner = self._directory(path, below, match)
-            weight.files += inner.files
-            weight.size += inner.size
-            weight.files_out += inner.files_out
-            weight.size_out += inner.size_out
-            return
+        self._result.reasons.append(Reason(path, offered, pattern, place, size, files))
+        if offered and here.first is None:
+            here.first = index
+        if is_directory and verdict is not Verdict.PRUNE:
+            return self._open(path, index, below, match)
         if offered:
-            weight.files += files
-            weight.size += size
+            here.weight.add(Weight(files, size))
         else:
-            weight.files_out += files
-            weight.size_out += size
+            here.weight.add(Weight(0, 0, files, size))
+        return None
+
+    def _warnings(self) -> Iterator[str]:
+        number = unprintable_line(self._data)
+        if number is not None:
+            yield (
+                f"{self._result.ignore_file}:{number}: the pattern has a control character, which engines such as "
+                "28.5 refuse; write ? for it"
+            )
 
     def _weigh(self, path: str) -> tuple[int, int]:
         """Count what is below a directory that is left out; what cannot be read there does not matter."""
@@ -204,11 +248,35 @@ class _Explainer:
                 continue
         return files, size
 
-    def _entries(self, path: str) -> Iterator[Entry]:
+    def _entries(self, here: _Open) -> Iterator[Entry]:
         try:
-            yield from self._source.entries(_bytes(path))
+            yield from self._source.entries(_bytes(here.path))
         except OSError as error:
-            raise cannot("list", _bytes(path), error) from error
+            if isinstance(error, (PermissionError, FileNotFoundError)) and self._is_out(here):
+                # Looked into only because of an exception, and a transfer goes on.
+                return
+            raise cannot("list", _bytes(here.path), error) from error
+
+    def _is_out(self, here: _Open) -> bool:
+        return here.index is not None and here.first is None and not self._result.reasons[here.index].offered
+
+
+class _Open:
+    """A directory that is being looked into.
+
+    ``index`` is its reason's, ``first`` that of the first thing in it that is offered.
+    """
+
+    def __init__(
+        self, path: str, index: int | None, info: tuple[bool, ...] | None, match: _Match, weight: Weight
+    ) -> None:
+        self.path = path
+        self.index = index
+        self.info = info
+        self.match = match
+        self.weight = weight
+        self.first: int | None = None
+        self.entries: Iterator[Entry] = iter(())
 
 
 class _Single:

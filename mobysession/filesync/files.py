@@ -17,21 +17,25 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, Union
+from typing import TYPE_CHECKING, Final, NamedTuple, Union
 
 from mobysession.errors import ContextError, MobysessionError, UsageError
 from mobysession.filesync.directory import entry_of
 from mobysession.filesync.disk_file import OPEN_FLAGS, read_or_keep
-from mobysession.filesync.modes import DIRECTORY, PERMISSIONS, SYMLINK
+from mobysession.filesync.modes import DIRECTORY, SYMLINK, from_posix
 from mobysession.filesync.naming import quote, reason
-from mobysession.filesync.source import UNKNOWN_SIZE, Entry
-from mobysession.filesync.tree import EPOCH, IndexedTree, Leaf, content_time
+from mobysession.filesync.source import UNKNOWN_SIZE, Entry, content_of, encoded
+from mobysession.filesync.tree import IndexedTree, Leaf, content_time
 
 if TYPE_CHECKING:
     from mobysession.filesync.source import Content
     from mobysession.filesync.tree import Branches
 
 __all__ = ["File", "FileContent", "Files", "FilesLike", "Link"]
+
+_REGULAR: Final = 0o100000
+#: What ``chmod`` takes: permissions, set-user-ID, set-group-ID and sticky.
+_SETTABLE: Final = 0o7777
 
 #: What may be in a file: bytes; text, which becomes UTF-8; the path of a file; a function that returns bytes, text or
 #: an open binary file.
@@ -43,7 +47,7 @@ class File(NamedTuple):
 
     Attributes:
         content: see `FileContent`.
-        mode: permissions, as ``chmod`` takes them.
+        mode: permissions and special bits, as ``chmod`` takes them.
         mtime: nanoseconds since the epoch; None is one that differs with the content.
     """
 
@@ -106,31 +110,30 @@ class Files(IndexedTree):
 
     def _leaf(self, path: str, given: File | Link | None) -> Leaf:
         if given is None:
-            return Leaf(Entry(b"", DIRECTORY | 0o755, mtime=content_time(EPOCH, 0)))
+            return Leaf(Entry(b"", DIRECTORY | 0o755, mtime=content_time(0)))
         if isinstance(given, Link):
             target = os.fsencode(given.target)
-            mtime = content_time(EPOCH, _digest(target))
+            mtime = content_time(_digest(target))
             return Leaf(Entry(b"", SYMLINK | 0o777, len(target), mtime), link=target)
         content = given.content
         if isinstance(content, os.PathLike):
             return Leaf(_stat(path, content), content)
         if isinstance(content, str):
-            content = content.encode("utf-8", "surrogateescape")
+            content = encoded(content, os.fsencode(path))
         size, mtime = UNKNOWN_SIZE, self._now
         if isinstance(content, bytes):
-            size, mtime = len(content), content_time(EPOCH, _digest(content))
+            size, mtime = len(content), content_time(_digest(content))
         mtime = mtime if given.mtime is None else given.mtime
-        return Leaf(Entry(b"", given.mode & PERMISSIONS, size, mtime), content)
+        return Leaf(Entry(b"", from_posix(_REGULAR | given.mode & _SETTABLE), size, mtime), content)
 
     def _read(self, leaf: Leaf, path: bytes) -> bytes | Content:
         content = leaf.key
         if isinstance(content, os.PathLike):
             return read_or_keep(os.open(content, OPEN_FLAGS & ~os.O_NOFOLLOW), path)
-        made: bytes | str | Content = _call(content, path) if callable(content) else content
-        return made.encode("utf-8", "surrogateescape") if isinstance(made, str) else made
+        return content_of(_call(content, path) if callable(content) else content, path)
 
 
-def _call(make: Callable[[], bytes | str | Content], path: bytes) -> bytes | str | Content:
+def _call(make: Callable[[], object], path: bytes) -> object:
     try:
         return make()
     except (OSError, MobysessionError):
@@ -142,18 +145,45 @@ def _call(make: Callable[[], bytes | str | Content], path: bytes) -> bytes | str
 def _flatten(files: FilesLike, above: str) -> list[tuple[str, File | Link | None]]:
     found: list[tuple[str, File | Link | None]] = []
     for name, given in files.items():
-        if {"..", ".", ""}.intersection(name.split("/")) or "\0" in name:
+        if not _is_path(name):
             raise UsageError(f"{name!r} is no path in a directory", hint="Write it as dir/file, without . and ..")
         path = f"{above}/{name}" if above else name
         if isinstance(given, Mapping):
             found += [(path, None), *_flatten(given, path)]
         elif isinstance(given, (File, Link)):
+            _check(path, given)
             found.append((path, given))
         elif isinstance(given, (bytes, str, os.PathLike)) or callable(given):
             found.append((path, File(given)))
         else:
             raise UsageError(f"{path}: bytes, text, a path or a function was expected, not {type(given).__name__}")
     return found
+
+
+def _is_path(name: object) -> bool:
+    if not isinstance(name, str) or {"..", ".", ""}.intersection(name.split("/")) or "\0" in name:
+        return False
+    return _has_bytes(name)
+
+
+def _has_bytes(text: str) -> bool:
+    """Tell whether the file system has a name for ``text``."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check(path: str, given: File | Link) -> None:
+    if isinstance(given, Link):
+        target: object = given.target
+        if not (isinstance(target, str) and target and "\0" not in target and _has_bytes(target)):
+            raise UsageError(f"{path}: a link cannot lead to {target!r}")
+        return
+    numbers: tuple[object, ...] = (given.mode, 0 if given.mtime is None else given.mtime)
+    if not all(isinstance(number, int) for number in numbers):
+        raise UsageError(f"{path}: mode and mtime of a file are whole numbers, the mtime in nanoseconds")
 
 
 def _unambiguous(given: list[tuple[str, File | Link | None]]) -> dict[str, File | Link | None]:
@@ -185,6 +215,6 @@ def _stat(path: str, file: os.PathLike[str]) -> Entry:
 
 
 def _digest(content: bytes) -> int:
-    import zlib  # of those in the standard library the fastest; it need not resist anybody
+    import hashlib  # only for who has a mapping: start-up
 
-    return zlib.crc32(content) ^ len(content)
+    return int.from_bytes(hashlib.blake2b(content, digest_size=16).digest())

@@ -18,9 +18,9 @@ from mobysession.filesync.naming import cannot
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mobysession.filesync.source import Source
+    from mobysession.filesync.source import Entry, Source
 
-__all__ = ["find_file", "follow_links", "merge_includes"]
+__all__ = ["find_file", "follow_links", "lead", "merge_includes"]
 
 #: Links on the way to one file; containerd/continuity fs/path.go, by which the engine reads a file, follows as many.
 _MOST_LINKS: Final = 255
@@ -47,6 +47,12 @@ def find_file(source: Source, path: str) -> bytes | None:
     Raises:
         ContextError: a link on the way cannot be read; the user must act.
     """
+    found = lead(source, path)
+    return None if found is None or found[1].mode & TYPE else found[0]
+
+
+def lead(source: Source, path: str) -> tuple[bytes, Entry] | None:
+    """Return what ``path`` leads to, links followed, with where it is; raises as `find_file`."""
     current, rest, links = "", _inside(path), 0
     while rest and links <= _MOST_LINKS:
         name, _, rest = rest.partition("/")
@@ -55,7 +61,7 @@ def find_file(source: Source, path: str) -> bytes | None:
         if target is not None:
             current, rest, links = "", _inside(join(target, rest)), links + 1
     entry = None if rest else source.lookup(_bytes(current))
-    return None if entry is None or entry.mode & TYPE else _bytes(current)
+    return None if entry is None else (_bytes(current), entry)
 
 
 def merge_includes(includes: Iterable[str], followed: Iterable[str]) -> list[str]:

@@ -16,12 +16,12 @@ import threading
 from typing import TYPE_CHECKING, Final, cast
 
 from mobysession import limits
-from mobysession.errors import ContextError
+from mobysession.errors import ContextError, UsageError
 from mobysession.filesync.held import Held
 from mobysession.filesync.modes import DIRECTORY, SYMLINK
 from mobysession.filesync.naming import quote, reason
 from mobysession.filesync.source import Entry
-from mobysession.filesync.tree import EPOCH, IndexedTree, Leaf, content_time
+from mobysession.filesync.tree import IndexedTree, Leaf, content_time
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -83,6 +83,8 @@ class GitTree(IndexedTree):
             raise ContextError(
                 f"git cannot be run: {reason(error)}", hint="install git, or build from a checkout"
             ) from error
+        except ValueError as error:  # a NUL, or what no encoding has
+            raise UsageError(f"{self._what} cannot be asked for: {error}") from error
         if done.returncode:
             words = done.stderr.decode("utf-8", "replace").strip().splitlines()[:1]
             raise ContextError(f"{self._what} cannot be read: {' '.join(words)}")
@@ -99,9 +101,13 @@ class GitTree(IndexedTree):
 
     def _leaf(self, mode: bytes, kind: bytes, blob: bytes, size: bytes) -> Leaf:
         if kind != b"blob":
-            return Leaf(Entry(b"", DIRECTORY | 0o755, mtime=content_time(EPOCH, 0)))
-        mtime = content_time(EPOCH, int(blob, 16))
-        entry = Entry(b"", _MODES.get(mode, 0o644), int(size), mtime)
+            return Leaf(Entry(b"", DIRECTORY | 0o755, mtime=content_time(0)))
+        if not size.isdigit():
+            raise ContextError(
+                f"{self._what} cannot be read: object {blob.decode()} is missing or damaged",
+                hint="git fsck lists what a repository lacks; git fetch --refetch gets it again",
+            )
+        entry = Entry(b"", _MODES.get(mode, 0o644), int(size), content_time(int(blob, 16)))
         link = self._contents(blob, int(size)) if entry.mode & SYMLINK else b""
         return Leaf(entry, blob, link)
 

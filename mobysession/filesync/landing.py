@@ -243,6 +243,8 @@ class Landing:
         mode, link = wanted.mode, wanted.linkname
         number = self._validator.count
         first = self._validator.check(path, mode, link)
+        if mode & modes.DEVICE or wanted.xattrs:
+            self._validator.check_attributes(wanted)
         directory, _, name = path.rpartition(b"/")
         while self._branch[-1][0] != directory:
             self._leave()

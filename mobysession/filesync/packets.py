@@ -14,6 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mobysession._pb import fsutil_pb2
+from mobysession.errors import ContextError
+from mobysession.filesync.naming import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -49,6 +51,8 @@ FIN_PACKET: Final = b"\x08\x03"
 _DATA_TYPE: Final = b"\x08\x02"
 _ID_TAG: Final = b"\x18"
 _CONTENT_TAG: Final = b"\x22"
+_INT64_MIN: Final = -(1 << 63)
+_UINT64_MAX: Final = (1 << 64) - 1
 
 
 class StatEncoder:
@@ -68,23 +72,39 @@ class StatEncoder:
         self._stat = self._packet.stat
 
     def encode(self, path: bytes, entry: Entry, link: bytes, xattrs: Mapping[str, bytes]) -> bytes:
-        """Return the packet of ``entry`` at ``path``; ``link`` is its target, or the first path of a hard link."""
+        """Return the packet of ``entry`` at ``path``; ``link`` is its target, or the first path of a hard link.
+
+        Raises:
+            ContextError: an attribute is none that a packet can have.
+        """
         stat = self._stat
-        _, stat.mode, size, stat.modTime, uid, gid, device, _, _ = entry
-        stat.size = max(size, 0)
-        stat.path = path
-        if not self._reset_owner:
-            stat.uid, stat.gid = uid, gid
-        if not (link or xattrs or device != (0, 0)):
-            return self._packet.SerializeToString()
-        stat.linkname = link
-        stat.devmajor, stat.devminor = device
-        stat.xattrs.update(xattrs)
-        packet = self._packet.SerializeToString(deterministic=True)
+        try:
+            _, stat.mode, size, stat.modTime, uid, gid, device, _, _ = entry
+            stat.size = max(size, 0)
+            stat.path = path
+            if not self._reset_owner:
+                stat.uid, stat.gid = uid, gid
+            if not (link or xattrs or device != (0, 0)):
+                return self._packet.SerializeToString()
+            stat.linkname = link
+            stat.devmajor, stat.devminor = device
+            stat.xattrs.update(xattrs)
+            packet = self._packet.SerializeToString(deterministic=True)
+        except (ValueError, TypeError) as error:
+            self.renew()
+            return self.encode(path, _expressible(path, entry, error), link, xattrs)
         stat.linkname = b""
         stat.devmajor = stat.devminor = 0
         stat.xattrs.clear()
         return packet
+
+
+def _expressible(path: bytes, entry: Entry, error: Exception) -> Entry:
+    """Return ``entry`` with an mtime of 64 bits: as Go's ``UnixNano`` does, times before 1678 or after 2262 wrap."""
+    mtime: object = entry.mtime
+    if not isinstance(mtime, int) or _INT64_MIN <= mtime < -_INT64_MIN:
+        raise ContextError(f"{quote(path)} has an attribute that cannot be sent: {error}") from error
+    return entry._replace(mtime=(mtime - _INT64_MIN & _UINT64_MAX) + _INT64_MIN)
 
 
 def whole_file(entry_id: int, content: bytes) -> tuple[bytes, bytes]:

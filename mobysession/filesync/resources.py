@@ -17,7 +17,7 @@ from mobysession.filesync.disk_file import OPEN_FLAGS, read_or_keep
 from mobysession.filesync.modes import DIRECTORY
 from mobysession.filesync.naming import quote
 from mobysession.filesync.source import UNKNOWN_SIZE, Entry
-from mobysession.filesync.tree import EPOCH, content_time
+from mobysession.filesync.tree import content_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -91,5 +91,5 @@ class Resources:
         if isinstance(found, os.PathLike):
             return entry_of(name, os.stat(found))._replace(identity=None, links=1)
         if found.is_dir():
-            return Entry(name, DIRECTORY | 0o755, mtime=content_time(EPOCH, 0))
+            return Entry(name, DIRECTORY | 0o755, mtime=content_time(0))
         return Entry(name, 0o644, UNKNOWN_SIZE, self._now)

@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 from mobysession.concurrency import open_nursery
 from mobysession.errors import ContextError, RemoteProtocolError, RpcError, StatusCode
 from mobysession.filesync.contents import Contents
+from mobysession.filesync.dockerignore import refuse_pipe
 from mobysession.filesync.filters import parse_filter
 from mobysession.filesync.followpaths import follow_links, merge_includes
 from mobysession.filesync.naming import not_utf8
@@ -71,6 +72,7 @@ async def send_tree(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     follow_paths: Sequence[str] = (),
+    read_paths: Sequence[str] = (),
     reset_owner: bool = True,
     strict: bool = False,
     progress: Callable[[TransferProgress], None] | None = None,
@@ -83,6 +85,7 @@ async def send_tree(
         include: patterns; with some, nothing else is sent.
         exclude: patterns of what is not sent; later ones override earlier ones, ``!`` makes exceptions.
         follow_paths: paths to include together with what their symbolic links lead to.
+        read_paths: those that the receiver will read at once, so that none may be a named pipe.
         reset_owner: send 0 as owner and group of everything.
         strict: fail over everything that changes while the tree is sent; before the transfer is declared complete, all
             that was offered is looked at once more.
@@ -95,7 +98,8 @@ async def send_tree(
 
     Cancel: the transfer is abandoned; no thread and no file stays open.
     """
-    return await _Transfer(stream, source, reset_owner, strict, progress).run(include, exclude, follow_paths)
+    transfer = _Transfer(stream, source, reset_owner, strict, progress)
+    return await transfer.run(include, exclude, follow_paths, read_paths)
 
 
 class _Transfer:
@@ -125,9 +129,11 @@ class _Transfer:
         self._warnings: list[str] = []
         self._omitted_warnings = 0
 
-    async def run(self, include: Sequence[str], exclude: Sequence[str], follow_paths: Sequence[str]) -> TransferReport:
+    async def run(
+        self, include: Sequence[str], exclude: Sequence[str], follow_paths: Sequence[str], read_paths: Sequence[str]
+    ) -> TransferReport:
         async with _held_open(self._source):
-            walk = await trio.to_thread.run_sync(self._prepare, include, exclude, follow_paths)
+            walk = await trio.to_thread.run_sync(self._prepare, include, exclude, follow_paths, read_paths)
             try:
                 async with open_nursery() as nursery:
                     nursery.start_soon(self._list, walk)
@@ -151,8 +157,12 @@ class _Transfer:
             progress=self._figures(), warnings=tuple(self._warnings), omitted_warnings=self._omitted_warnings
         )
 
-    def _prepare(self, include: Sequence[str], exclude: Sequence[str], follow_paths: Sequence[str]) -> Walk:
+    def _prepare(
+        self, include: Sequence[str], exclude: Sequence[str], follow_paths: Sequence[str], read_paths: Sequence[str]
+    ) -> Walk:
         self._source.check()
+        for path in read_paths:
+            refuse_pipe(self._source, path)
         if follow_paths:
             with keeping(self._source):
                 followed = follow_links(self._source, follow_paths)

@@ -20,14 +20,17 @@ A source may have more than `Source` asks for:
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
+
+from mobysession.errors import ContextError
+from mobysession.filesync.naming import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Hashable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-__all__ = ["UNKNOWN_SIZE", "Content", "Entry", "Source", "entries_of", "keeping", "opened"]
+__all__ = ["UNKNOWN_SIZE", "Content", "Entry", "Source", "content_of", "encoded", "entries_of", "keeping", "opened"]
 
 #: The size of a file that is not known before it is read; it is offered as empty and sent as it is.
 UNKNOWN_SIZE: Final = -1
@@ -123,6 +126,35 @@ def opened(source: Source) -> AbstractContextManager[None]:
     """Return a block around a transfer of ``source``; not all have something to hold open."""
     block = getattr(source, "opened", None)
     return nullcontext() if block is None else block()
+
+
+def content_of(given: object, path: bytes) -> bytes | Content:
+    """Return as a content what a source, or a function of the caller's, gave for the file at ``path``.
+
+    Raises:
+        ContextError: it is none of what it may be; whoever wrote the source or the function must act.
+    """
+    if isinstance(given, bytes):
+        return given
+    if isinstance(given, (bytearray, memoryview)):
+        return bytes(given)
+    if isinstance(given, str):
+        return encoded(given, path)
+    if callable(getattr(given, "readinto", None)) and callable(getattr(given, "close", None)):
+        return cast("Content", given)
+    with suppress(Exception):  # a text file is open, and a coroutine waits to be run
+        given.close()  # type: ignore[attr-defined]  # most have none
+    raise ContextError(
+        f"{quote(path)} cannot be read: bytes, text or an open binary file was expected, not {type(given).__name__}"
+    )
+
+
+def encoded(text: str, path: bytes) -> bytes:
+    """Return ``text`` as the content of the file at ``path``; raise `ContextError` where no encoding has it."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ContextError(f"{quote(path)} cannot be read: its text is no UTF-8: {error.reason}") from error
 
 
 def entries_of(source: Source, directory: bytes, names: Container[bytes] | None) -> Iterator[Entry]:

@@ -16,7 +16,7 @@ from mobysession.errors import ContextError
 from mobysession.filesync.modes import CHAR_DEVICE, DEVICE, DIRECTORY, NAMED_PIPE, SYMLINK, from_posix
 from mobysession.filesync.naming import quote, reason
 from mobysession.filesync.source import Entry
-from mobysession.filesync.tree import IndexedTree, Leaf
+from mobysession.filesync.tree import IndexedTree, Leaf, archive_location
 
 if TYPE_CHECKING:
     import tarfile
@@ -30,6 +30,8 @@ __all__ = ["TarArchive"]
 _SMALL: Final = 128 * limits.KIB
 _XATTR: Final = "SCHILY.xattr."
 _NANO: Final = 1_000_000_000
+#: Go's archive/tar, too, takes seconds of 64 bits and no more.
+_MOST_SECONDS: Final = 1 << 63
 _BLOCK: Final = 512
 #: How compressed archives begin, and the module that reads them.
 _COMPRESSIONS: Final = ((b"\x1f\x8b", "gzip"), (b"BZh", "bz2"), (b"\xfd7zXZ", "lzma"))
@@ -48,7 +50,7 @@ class TarArchive(IndexedTree):
         self._name = os.fspath(archive) if isinstance(archive, (str, os.PathLike)) else "a stream"
         super().__init__(f"the tar archive {quote(self._name)}")
         self._descriptor = -1
-        self._state = ""
+        self._location: str | None = None
 
     def __repr__(self) -> str:
         return f"TarArchive({self._name!r})"
@@ -59,7 +61,10 @@ class TarArchive(IndexedTree):
 
         The state belongs to it because two archives may have another content under one name, size and time.
         """
-        return f"{os.path.realpath(self._name)}:{self._state}" if self._state else None
+        return self._location or self._locate()
+
+    def _locate(self) -> str | None:
+        return archive_location("tar", self._name) if isinstance(self._archive, (str, os.PathLike)) else None
 
     def _index(self, branches: Branches) -> None:
         import tarfile  # only for who has one: start-up
@@ -91,8 +96,7 @@ class TarArchive(IndexedTree):
                 _expand(self._archive, spool)
                 return os.dup(spool.fileno())
         with open(self._archive, "rb") as file:
-            found = os.fstat(file.fileno())
-            self._state = f"{found.st_size}:{found.st_mtime_ns}"
+            self._location = self._locate()
             if _compression(file.peek(8)) is None:
                 return os.dup(file.fileno())
             with tempfile.TemporaryFile() as spool:
@@ -140,10 +144,19 @@ class TarArchive(IndexedTree):
             for name, value in member.pax_headers.items()
             if name.startswith(_XATTR)
         }
-        entry = Entry(b"", mode, size, _mtime(member), member.uid, member.gid, device)
+        entry = Entry(b"", mode, size, self._mtime(member), member.uid, member.gid, device)
         return Leaf(
             entry, _Extent(member.offset_data, size, cast("list[tuple[int, int]] | None", member.sparse)), link, xattrs
         )
+
+    def _mtime(self, member: tarfile.TarInfo) -> int:
+        try:
+            mtime = _mtime(member)
+        except (ValueError, OverflowError):  # Python's tarfile takes nan and inf for numbers
+            mtime = _MOST_SECONDS * _NANO
+        if abs(mtime) < _MOST_SECONDS * _NANO:
+            return mtime
+        raise ContextError(f"{self._what} has an entry {quote(_bytes(member.name))} whose mtime is none")
 
     def _read(self, leaf: Leaf, path: bytes) -> bytes | Content:
         content = _Piece(self._descriptor, leaf.key)

@@ -23,22 +23,37 @@ if TYPE_CHECKING:
 
     from mobysession.filesync.source import Content
 
-__all__ = ["EPOCH", "Branches", "IndexedTree", "Leaf", "content_time"]
+__all__ = ["EPOCH", "NANO", "Branches", "IndexedTree", "Leaf", "archive_location", "content_time"]
 
 #: The mtime of what has none, in seconds: 1980-01-02. Ours: the first day that zip, and so Python's wheels, can express
 #: in every time zone.
 EPOCH: Final = 315_619_200
-_NANO: Final = 1_000_000_000
-_DIRECTORY: Final = Entry(b"", DIRECTORY | 0o755, mtime=EPOCH * _NANO)
+#: Nanoseconds in a second.
+NANO: Final = 1_000_000_000
+#: Nanoseconds over which contents are spread: as many as leave all of them in January 1980.
+_SPREAD: Final = 28 * 24 * 3600 * NANO
+_DIRECTORY: Final = Entry(b"", DIRECTORY | 0o755, mtime=EPOCH * NANO)
 _NONE: Final[Mapping[str, bytes]] = {}
 
 
-def content_time(seconds: int, digest: int) -> int:
-    """Return an mtime in nanoseconds that differs with the content, of which ``digest`` is a number.
+def content_time(digest: int) -> int:
+    """Return an mtime in nanoseconds, from `EPOCH` on, that differs with the content.
 
-    An engine takes a file for unchanged when size and mtime are; most archives only have whole seconds, or none at all.
+    An engine takes a file for unchanged when size and mtime are.
+
+    Args:
+        digest: a number made of the content in such a way that hardly any two contents share one.
     """
-    return seconds * _NANO + digest % _NANO
+    return EPOCH * NANO + digest % _SPREAD
+
+
+def archive_location(kind: str, path: str) -> str | None:
+    """Return what names an archive of this machine and tells it from others at its path; None when it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return f"{kind}:{os.path.realpath(path)}:{found.st_size}:{found.st_mtime_ns}"
 
 
 class Leaf(NamedTuple):

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import posixpath
 from array import array
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mobysession.errors import RemoteProtocolError
 from mobysession.filesync import modes
 from mobysession.filesync.naming import quote
 
+if TYPE_CHECKING:
+    from mobysession._pb.fsutil_pb2 import Stat
+
 __all__ = ["Validator"]
 
 _NO_NAMES: Final = frozenset((b"", b".", b".."))
+#: The highest major or minor number of a device: Linux's C libraries take 32 bits of each.
+_MAX_DEVICE: Final = 0xFFFF_FFFF
 #: The combinations of type bits that stand for something a file system can hold, beside regular files. Sockets are
 #: sent as regular files.
 _KINDS: Final = frozenset(
@@ -65,6 +70,8 @@ class Validator:
             self._check_order(path, directory, name)
         if kind == modes.DIRECTORY:
             self._branch.append((path, b""))
+        elif kind == modes.SYMLINK and (not link or b"\0" in link):
+            raise RemoteProtocolError(f"{quote(path)} is a link that cannot be made, to {quote(link)}")
         number, self.count = self.count, self.count + 1
         if kind or not link:
             if not kind:
@@ -75,6 +82,22 @@ class Validator:
             shown = path.decode("utf-8", "backslashreplace")
             raise RemoteProtocolError(f"invalid link {shown} to unknown path: {quote(link)}")
         return first
+
+    def check_attributes(self, wanted: Stat) -> None:
+        """Check what goes with an entry beside its mode.
+
+        Raises:
+            RemoteProtocolError: the peer must not have sent it.
+        """
+        if wanted.mode & modes.DEVICE and not (
+            0 <= wanted.devmajor <= _MAX_DEVICE and 0 <= wanted.devminor <= _MAX_DEVICE
+        ):
+            raise RemoteProtocolError(
+                f"{quote(wanted.path)} is a device of no number there is: {wanted.devmajor}, {wanted.devminor}"
+            )
+        for name in wanted.xattrs:
+            if "\0" in name:
+                raise RemoteProtocolError(f"{quote(wanted.path)} has an extended attribute of no name: {quote(name)}")
 
     def find(self, path: bytes) -> int | None:
         """Return the number of the regular file that was announced as ``path``; None where none was."""

@@ -1,8 +1,9 @@
 """A zip archive as a tree.
 
 Modes and symbolic links are taken from archives made on Unix. Times have two seconds in a zip, in whatever zone it was
-made in, or one second where an extra field has them; the checksum of the content makes the rest of each mtime, so that
-another content never passes for the same file.
+made in, or one second where an extra field has them; the checksum of the content makes the rest of each mtime. That
+does not tell all contents apart, so the state of the archive belongs to its location: what an engine keeps is of this
+very archive.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mobysession.filesync.held import Held, Holding
 from mobysession.filesync.modes import DIRECTORY, SYMLINK, TYPE, from_posix
 from mobysession.filesync.naming import quote, reason
 from mobysession.filesync.source import Entry
-from mobysession.filesync.tree import IndexedTree, Leaf, content_time
+from mobysession.filesync.tree import NANO, IndexedTree, Leaf, archive_location
 
 if TYPE_CHECKING:
     import zipfile
@@ -49,14 +50,15 @@ class ZipArchive(IndexedTree):
         self._name = os.fspath(archive) if isinstance(archive, (str, os.PathLike)) else "an open file"
         super().__init__(f"the zip archive {quote(self._name)}")
         self._held = Held(self._open)
+        self._location: str | None = None
 
     def __repr__(self) -> str:
         return f"ZipArchive({self._name!r})"
 
     @property
     def location(self) -> str | None:
-        """The archive's path; None for an open file."""
-        return os.path.realpath(self._name) if isinstance(self._archive, (str, os.PathLike)) else None
+        """Path and state of the archive; None for an open file."""
+        return self._location or self._locate()
 
     def opened(self) -> AbstractContextManager[None]:
         """Keep the archive open between two files."""
@@ -75,6 +77,7 @@ class ZipArchive(IndexedTree):
     def _index(self, branches: Branches) -> None:
         archive = self._held.acquire()
         try:
+            self._location = self._locate()
             for info in archive.infolist():
                 if info.flag_bits & _ENCRYPTED:
                     raise ContextError(f"{self._what} is encrypted", hint="Unpack it first.")
@@ -82,9 +85,12 @@ class ZipArchive(IndexedTree):
         finally:
             self._held.release()
 
+    def _locate(self) -> str | None:
+        return archive_location("zip", self._name) if isinstance(self._archive, (str, os.PathLike)) else None
+
     def _leaf(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Leaf:
         mode = from_posix(info.external_attr >> 16) if info.create_system == _UNIX and info.external_attr >> 16 else 0
-        mtime = content_time(_seconds(info), info.CRC)
+        mtime = _seconds(info) * NANO + info.CRC % NANO
         if info.is_dir():
             return Leaf(Entry(b"", DIRECTORY | (mode & ~TYPE or 0o755), mtime=mtime))
         if mode & SYMLINK:
@@ -138,4 +144,6 @@ def _seconds(info: zipfile.ZipInfo) -> int:
         if kind == _TIMES and size >= 5 and at + 9 <= len(extra) and extra[at + 4] & 1:
             return int(struct.unpack_from("<i", extra, at + 5)[0])
         at += 4 + size
-    return calendar.timegm((*info.date_time, 0, 0, 0))
+    year, month, day, *time = info.date_time
+    # Some archives say month 0 and day 0, among them all that Go's archive/zip makes without being told a time.
+    return calendar.timegm((year, min(max(month, 1), 12), max(day, 1), *time, 0, 0, 0))

@@ -35,6 +35,13 @@ _logger = logging.getLogger("mobysession.services")
 DIFF_COPY: Final = "/moby.filesync.v1.FileSync/DiffCopy"
 TAR_STREAM: Final = "/moby.filesync.v1.FileSync/TarStream"
 _IGNORE_FILE: Final = ".dockerignore"
+#: How engines complain of an ignore file; what finds the line, in `mobysession.filesync.dockerignore`; what mends it.
+_IGNORE_FAULTS: Final = {
+    "syntax error in pattern": ("bad_line", "correct the pattern in"),
+    "illegal exclusion pattern": ("bad_line", "correct the pattern in"),
+    "bufio.Scanner: token too long": ("long_line", "break up the line in"),
+    '"exclude-patterns" contains value with non-printable': ("unprintable_line", "take the control character out of"),
+}
 
 
 class DirectoryTransfer(NamedTuple):
@@ -76,6 +83,9 @@ class FileSync:
         self.latest: dict[str, TransferProgress] = {}
         #: The ignore files that were asked for, by the directory and the path in it.
         self._ignore_files: dict[tuple[str, str], None] = {}
+        #: Why an ignore file could not be read, by directory. An engine goes on without it, and would be sent all that
+        #: it leaves out.
+        self._refused: dict[str, ContextError] = {}
 
     def check(self) -> None:
         """See that every directory can be read, before a build is asked for; blocking.
@@ -100,14 +110,17 @@ class FileSync:
             from mobysession.filesync.naming import not_utf8
 
             return next((not_utf8(progress.odd_path) for progress in self.latest.values() if progress.odd_path), None)
-        if "syntax error in pattern" in message or "illegal exclusion pattern" in message:
-            from mobysession.filesync.dockerignore import find_bad_pattern
+        told = next((told for told in _IGNORE_FAULTS if told in message), None)
+        if told is None:
+            return None
+        from mobysession.filesync import dockerignore
 
-            names = dict.fromkeys(["context", *(name for name, _ in self._ignore_files)])
-            places = (find_bad_pattern(self._patterns_from(name)) for name in names)
-            place = next(filter(None, places), None)
-            return None if place is None else f"correct the pattern in {place}"
-        return None
+        finder, remedy = _IGNORE_FAULTS[told]
+        names = dict.fromkeys(["context", *(name for name, _ in self._ignore_files)])
+        fault = getattr(dockerignore, finder)
+        places = (dockerignore.find_line(self._patterns_from(name), fault) for name in names)
+        place = next(filter(None, places), None)
+        return None if place is None else f"{remedy} {place}"
 
     def register(self, registrar: Registrar) -> None:
         """Host the two methods of the service."""
@@ -155,7 +168,11 @@ class FileSync:
 
         include, follow_paths = call.encoded_values("include-patterns"), call.encoded_values("followpaths")
         # Frontends from before 2019 ask by patterns.
-        self._ignore_files.update({(name, path): None for path in asked_ignore_files(include + follow_paths)})
+        ignore_files = asked_ignore_files(include + follow_paths)
+        self._ignore_files.update({(name, path): None for path in ignore_files})
+        refused = self._refused.pop(name, None) if ignore_files else self._refused.get(name)
+        if refused is not None and not ignore_files:
+            raise ContextError(refused.message, hint=refused.hint)
         try:
             report = await send_tree(
                 call,
@@ -163,11 +180,14 @@ class FileSync:
                 include=include,
                 exclude=call.encoded_values("exclude-patterns"),
                 follow_paths=follow_paths,
+                read_paths=ignore_files,
                 reset_owner=self._reset_owner,
                 strict=self._strict,
                 progress=told,
             )
         except ContextError as error:
+            if ignore_files:
+                self._refused[name] = error
             await self._locate(name, error)
             raise
         self.transfers.append(DirectoryTransfer(name, report))

@@ -196,6 +196,8 @@ class ObjectSink:
                 raise BlockingIOError(errno.EAGAIN, "it does not block")
             if not isinstance(written, int) or written >= len(data):
                 return
+            if written <= 0:
+                raise OSError(errno.EIO, "its write() takes nothing")
             data = data[written:]
 
     def _finish(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +20,10 @@ from mobysession.filesync.observed import Observed
 from tests.filesync import reference
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from mobysession.filesync import Entry
 
 TREE: Any = {
     ".dockerignore": "# what nobody needs\n*.log\nbuild\n!build/keep\n/docs/*.md\n nothing \n",
@@ -35,7 +40,7 @@ def test_every_entry_has_its_reason() -> None:
     assert [(reason.path, reason.offered, reason.line, reason.size) for reason in explanation.reasons] == [
         (".dockerignore", True, "", len(TREE[".dockerignore"])),
         ("a.log", False, ".dockerignore:2", 5),
-        ("build", False, ".dockerignore:3", 0),
+        ("build", True, ".dockerignore:4", 0),
         ("build/keep", True, ".dockerignore:4", 0),
         ("build/keep/y", True, ".dockerignore:4", 1),
         ("build/out", False, ".dockerignore:3", 4),
@@ -165,6 +170,82 @@ def test_an_ignore_file_that_is_a_directory_is_passed_over() -> None:
     assert explain_context(Files({".dockerignore": {"x": ""}})).ignore_file == ""
 
 
+def test_a_directory_sent_for_what_is_in_it() -> None:
+    """It is offered, by the pattern that took back the first thing in it; one that stays empty is not."""
+    tree: Any = {".dockerignore": "src\n!src/sub/y.py", "src": {"other": {"x": ""}, "sub": {"x.py": "", "y.py": ""}}}
+    found = {reason.path: (reason.offered, reason.line) for reason in explain_context(Files(tree)).reasons[1:]}
+    assert found == {
+        "src": (True, ".dockerignore:2"),
+        "src/other": (False, ".dockerignore:1"),
+        "src/sub": (True, ".dockerignore:2"),
+        "src/sub/x.py": (False, ".dockerignore:1"),
+        "src/sub/y.py": (True, ".dockerignore:2"),
+    }
+
+
+class Locked(Files):
+    """A mapping with directories that may not be listed."""
+
+    def entries(self, directory: bytes) -> Iterator[Entry]:
+        if directory.endswith(b"locked"):
+            raise PermissionError(13, "Permission denied", directory)
+        return super().entries(directory)
+
+
+def test_a_directory_that_cannot_be_listed_matters_where_it_is_sent() -> None:
+    """As in a build: left out and looked into for an exception alone, it is passed over; otherwise it is an error."""
+    tree: Any = {".dockerignore": "locked\n!locked/x", "locked": {"x": ""}}
+    assert [reason.offered for reason in explain_context(Locked(tree)).reasons] == [True, False]
+    with pytest.raises(ContextError, match='cannot list "locked": permission denied'):
+        explain_context(Locked({**tree, ".dockerignore": ""}))
+
+
+def test_a_tree_deeper_than_the_stack() -> None:
+    """It is explained as any other."""
+    depth = 2 * sys.getrecursionlimit()
+    explanation = explain_context(Files({"/".join("d" * depth): "1"}))
+    assert explanation.total == Weight(1, 1)
+    assert len(explanation.reasons) == depth
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"x\n" + b"a" * 65_535 + b"\n", None),
+        (b"a" * 65_535, None),
+        (b"x\n" + b"a" * 65_536 + b"\n", 2),
+        (b"#" * 65_536, 1),
+        (b"a" * 65_535 + b"\r\nb", 1),
+    ],
+)
+def test_a_line_that_engines_do_not_read_is_named(content: bytes, line: int | None) -> None:
+    """64 KiB with the line's end is the most, in a comment too; a build fails over more, and so does this."""
+    if line is None:
+        explain_context(Files({".dockerignore": content}))
+        return
+    with pytest.raises(ContextError, match=rf"^\.dockerignore:{line}: a line longer than 65535 bytes"):
+        explain_context(Files({".dockerignore": content}))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "warned"), [("a\n b\x01c", True), ("a\tb", True), ("a\x01\nä", False), ("a b", False)]
+)
+def test_a_control_character_in_a_pattern_is_pointed_out(patterns: str, warned: bool) -> None:
+    """Engines that check their headers fail over it, unless a pattern outside ASCII makes them encode all."""
+    hints = explain_context(Files({".dockerignore": patterns})).hints
+    assert any("has a control character" in hint for hint in hints) is warned
+
+
+@pytest.mark.parametrize("through", [".dockerignore", "there"])
+def test_an_ignore_file_that_is_a_pipe_is_refused(tmp_path: Path, through: str) -> None:
+    """An engine would wait for ever to read it, also behind a link."""
+    os.mkfifo(tmp_path / through)
+    if through != ".dockerignore":
+        (tmp_path / ".dockerignore").symlink_to(through)
+    with pytest.raises(ContextError, match=r'"\.dockerignore" is a named pipe'):
+        explain_context(Directory(tmp_path))
+
+
 _names = st.sampled_from(["a", "b", "ab", "c"])
 _trees = st.recursive(
     st.none(), lambda inner: st.dictionaries(_names, inner, max_size=3), max_leaves=15
@@ -183,12 +264,11 @@ def _files(tree: dict[str, Any]) -> dict[str, Any]:
 @settings(deadline=None, max_examples=100)
 @given(_trees, st.lists(_patterns, max_size=5))
 def test_what_is_explained_is_what_is_sent(tree: dict[str, Any], patterns: list[str]) -> None:
-    """Entries that are in are those of the reference, but for parents sent for their children; sums add up."""
+    """Entries that are in are those of the reference, parents sent for their children included; sums add up."""
     explanation = explain_context(Files({**_files(tree), ".dockerignore": "\n".join(patterns)}))
     sent = reference.walk({**tree, ".dockerignore": None}, [], patterns).sent
     offered = {reason.path for reason in explanation.reasons if reason.offered}
-    assert offered <= set(sent)
-    assert all(any(path.startswith(extra + "/") for path in offered) for extra in set(sent) - offered)
+    assert offered == set(sent)
     every = sum(1 for _ in _leaves(tree)) + 1
     assert explanation.total.files + explanation.total.files_out == every
 

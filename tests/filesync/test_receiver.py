@@ -213,6 +213,9 @@ async def test_the_senders_failure_is_raised_in_its_words(
             await send_tree(ours, Unreadable(source))
 
 
+CHARACTER_DEVICE = 0x0420_0180
+
+
 def entry(path: bytes, mode: int = 0o644, **rest: Any) -> Packet:
     return Packet(stat=Stat(path=path, mode=mode, **rest))
 
@@ -230,6 +233,11 @@ def entry(path: bytes, mode: int = 0o644, **rest: Any) -> Packet:
         ([entry(b"a"), Packet(), entry(b"b")], "after the end of the listing"),
         ([entry(b"a"), Packet(), Packet()], "after the end of the listing"),
         ([Packet(type=Packet.PACKET_REQ)], "unexpected packet"),
+        ([entry(b"d", CHARACTER_DEVICE, devmajor=-1)], "of no number there is: -1, 0"),
+        ([entry(b"d", CHARACTER_DEVICE, devminor=1 << 32)], "of no number there is: 0, 4294967296"),
+        ([entry(b"l", 0x080001FF, linkname=b"a\0b")], "a link that cannot be made"),
+        ([entry(b"l", 0x080001FF)], 'a link that cannot be made, to ""'),
+        ([entry(b"f", xattrs={"user.\0": b"1"})], "an extended attribute of no name"),
     ],
 )
 async def test_bad_manners_are_refused(

@@ -15,6 +15,7 @@ from importlib.resources.readers import MultiplexedPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 from mobysession._pb.fsutil_pb2 import Packet, Stat
 from mobysession.errors import ContextError, UsageError
@@ -38,10 +39,10 @@ from mobysession.filesync.tree import EPOCH
 from mobysession.filesync.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from mobysession.filesync import Source
+    from mobysession.filesync import Entry, Source
     from mobysession.filesync.files import FilesLike
 
 BIG = bytes(range(256)) * 1024
@@ -414,9 +415,12 @@ def test_a_directory_may_be_named_several_times() -> None:
 
 def test_a_mapping_says_what_it_cannot_take(tmp_path: Path) -> None:
     """Paths out of the tree, contents of no known kind, directories and missing files are named."""
-    for path in ("", "/a", "a/../b", "a//b", "./a", "a\0b"):
+    for path in ("", "/a", "a/../b", "a//b", "./a", "a\0b", "\ud800"):
         with pytest.raises(UsageError, match="is no path in a directory"):
             Files({path: b""})
+    for mistake in (Link(""), Link("a\0"), Link("\ud800"), File(b"", mtime=1.5)):  # type: ignore[arg-type]  # the last one
+        with pytest.raises(UsageError, match=r"^x: "):
+            Files({"x": mistake})
     with pytest.raises(UsageError, match="x: bytes, text, a path or a function was expected, not int"):
         Files({"x": 5})  # type: ignore[dict-item]  # the mistake in question
     with pytest.raises(ContextError, match="it is a directory"):
@@ -445,6 +449,109 @@ def test_functions_are_called_when_they_are_asked_for() -> None:
     assert source.location is None
 
 
+class Stale:
+    """What looks like an open file, and reads as it is told."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.closed = False
+
+    def readinto(self, buffer: memoryview) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def _asynchronous() -> bytes:
+    return b""
+
+
+MISTAKES: list[tuple[Callable[[], Any], str]] = [
+    (lambda: None, "expected, not NoneType"),
+    (lambda: 5, "expected, not int"),
+    (lambda: Link("x"), "expected, not Link"),
+    (lambda: io.StringIO("text"), "expected, not StringIO"),
+    (_asynchronous, "expected, not coroutine"),
+    (lambda: "\ud800", "its text is no UTF-8"),
+    (lambda: Stale(None), "its readinto returned None"),
+    (lambda: Stale(-1), "its readinto returned -1"),
+    (lambda: Stale(1 << 30), "its readinto returned 1073741824"),
+    (lambda: Stale("x"), "its readinto returned 'x'"),
+    (lambda: Stale(RuntimeError("torn")), "cannot be read: RuntimeError: torn"),
+]
+
+
+class Foreign(Files):
+    """A source of somebody else's, which looks at nothing that it gives."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        super().__init__({"f": File(b"12345")})
+        self._make = make
+
+    def fetch(self, path: bytes, offered: int) -> Any:
+        return self._make()
+
+
+@pytest.mark.parametrize("make_source", [lambda make: Files({"f": make}), Foreign], ids=["mapping", "source"])
+@pytest.mark.parametrize(("make", "words"), MISTAKES, ids=[words for _, words in MISTAKES])
+async def test_what_is_no_content_ends_the_transfer(
+    converse: Any, make_source: Callable[[Any], Source], make: Callable[[], Any], words: str
+) -> None:
+    """Whatever a function or a source gives, an error names the path; nothing waits for what will never come."""
+
+    async def play(peer: Any) -> None:
+        await peer.listing()
+        await peer.request(0)
+        while (packet := await peer.packet()).type != Packet.PACKET_ERR:
+            pass
+        assert words in packet.data.decode()
+
+    with pytest.raises(ContextError, match=r'^"f" cannot be read: '), trio.fail_after(5):
+        await converse(make_source(make), play)
+
+
+@pytest.mark.parametrize("given", [bytearray(b"made"), memoryview(b"m.a.d.e.")[::2], "made", b"made"])
+def test_bytes_of_every_kind_are_contents(given: Any) -> None:
+    """A function may return what it has at hand."""
+    assert content(Files({"f": lambda: given}), "f") == b"made"
+
+
+@pytest.mark.parametrize(
+    ("mtime", "sent"),
+    [
+        (2**63 - 1, 2**63 - 1),
+        (2**63, -(2**63)),
+        (10_413_792_000 * 10**9, 10_413_792_000 * 10**9 - 2**64),
+        (-(2**63) - 1, 2**63 - 1),
+    ],
+)
+def test_times_beyond_64_bits_wrap(mtime: int, sent: int) -> None:
+    """After 2262-04-11 and before 1678 an mtime is sent as Go's clients send it; entries before and after are fine."""
+    source = Files({"a": File(b"", mtime=1), "b": File(b"", mtime=mtime), "c": File(b"", mtime=3)})
+    assert [(entry.path, entry.modTime) for entry in listing(source)] == [(b"a", 1), (b"b", sent), (b"c", 3)]
+
+
+def test_a_size_beyond_64_bits_is_an_error() -> None:
+    """An entry that no packet can express is named."""
+
+    class Vast(Files):
+        def entries(self, directory: bytes) -> Iterator[Entry]:
+            return (entry._replace(size=1 << 70) for entry in super().entries(directory))
+
+    with pytest.raises(ContextError, match='"f" has an attribute that cannot be sent'):
+        listing(Vast({"f": ""}))
+
+
+def test_special_bits_of_a_file_are_sent() -> None:
+    """Set-user-ID, set-group-ID and sticky as chmod takes them; nothing else of a mode, and never its kind."""
+    modes = {"a": 0o4755, "b": 0o2640, "c": 0o1777, "d": 0o120644}
+    found = listing(Files({name: File(b"", mode=mode) for name, mode in modes.items()}))
+    assert [entry.mode for entry in found] == [0x0080_01ED, 0x0040_01A0, 0x0010_01FF, 0o644]
+
+
 async def test_an_unknown_size_is_no_change(converse: Any) -> None:
     """A file of unknown size arrives as it is, without a warning and also in a strict transfer."""
 
@@ -463,7 +570,69 @@ def test_another_content_has_another_mtime() -> None:
     one, two = ({entry.path: entry for entry in listing(Files({"a": "1", "b": same}))} for same in ("x", "y"))
     assert str(one[b"a"]) == str(two[b"a"])
     assert one[b"b"].modTime != two[b"b"].modTime
-    assert one[b"b"].modTime // 10**9 == EPOCH
+    assert 0 <= one[b"b"].modTime // 10**9 - EPOCH < 28 * 24 * 3600
+    _, ours, theirs = (entry.modTime for entry in listing(Files({name: name for name in ("a", *SAME_CHECKSUM)})))
+    assert ours != theirs
+
+
+#: Two texts with one CRC-32, which is what a zip knows of them.
+SAME_CHECKSUM = ("plumless", "buckeroo")
+
+
+def test_another_archive_is_another_place(tmp_path: Path) -> None:
+    """A zip knows too little of a content to tell all apart, so nothing is taken for what an earlier archive had."""
+    path, places = tmp_path / "z", set()
+    for number, inside in enumerate(SAME_CHECKSUM):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(zipfile.ZipInfo("f"), inside)
+        os.utime(path, (number, number))
+        source = ZipArchive(path)
+        before = source.location
+        source.check()
+        assert source.location == before
+        places.add(before)
+    assert None not in places
+    assert len(places) == 2
+
+
+def test_dates_that_are_none_in_a_zip() -> None:
+    """Month 0 and day 0, which programs write that were told no time, are taken for the first."""
+    spool = io.BytesIO()
+    with zipfile.ZipFile(spool, "w") as archive:
+        for name, date in (("a", (1980, 0, 0)), ("b", (1980, 15, 1))):
+            info = zipfile.ZipInfo(name)
+            info.date_time = (*date, 0, 0, 0)
+            archive.writestr(info, b"")
+    assert [entry.modTime for entry in listing(ZipArchive(spool))] == [315_532_800 * 10**9, 344_476_800 * 10**9]
+
+
+@pytest.mark.parametrize("mtime", ["nan", "inf", "1e300", "99999999999999999999"])
+def test_times_that_are_none_in_a_tar(mtime: str) -> None:
+    """What is no number of 64 bits is an error that names the entry."""
+    spool = io.BytesIO()
+    with tarfile.open(fileobj=spool, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("f")
+        info.pax_headers = {"mtime": mtime}
+        archive.addfile(info)
+    with pytest.raises(ContextError, match='has an entry "f" whose mtime is none'):
+        TarArchive(io.BytesIO(spool.getvalue())).check()
+
+
+def test_a_blob_that_is_missing_is_named(tree: Path) -> None:
+    """A repository that lacks one cannot be offered, and says which."""
+    committed(tree)
+    blob = subprocess.run(
+        ["git", "-C", tree, "rev-parse", "HEAD:Dockerfile"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    (tree / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    with pytest.raises(ContextError, match=rf"cannot be read: .*{blob}"):
+        GitTree(tree).check()
+
+
+def test_a_commit_that_no_program_can_be_told(tree: Path) -> None:
+    """A NUL is the caller's mistake, not git's."""
+    with pytest.raises(UsageError, match="cannot be asked for: embedded null byte"):
+        GitTree(tree, "HEAD\0").check()
 
 
 def test_what_is_higher_hides_what_is_lower(tmp_path: Path) -> None:

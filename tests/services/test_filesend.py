@@ -227,6 +227,19 @@ async def test_a_function_may_decline(open_service: OpenService) -> None:
     assert (service.received, service.missing) == ([], [])
 
 
+@pytest.mark.parametrize("taken", [0, -1])
+async def test_a_file_object_that_takes_nothing_is_an_error(open_service: OpenService, taken: int) -> None:
+    """It is not asked for ever, in a thread that nobody can end."""
+
+    class Full(Grudging):
+        def write(self, data: Any) -> int:
+            return taken
+
+    async with open_service(FileSend([FileTarget(Full())])) as channel:
+        with pytest.raises(RpcError, match=r"cannot be written: its write\(\) takes nothing"):
+            await send_file(channel, b"x")
+
+
 def _fails() -> None:
     raise RuntimeError("a secret")
 

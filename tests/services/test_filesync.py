@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from typing import TYPE_CHECKING, Any
 
@@ -233,6 +234,41 @@ async def test_the_bad_pattern_is_in_the_ignore_file_that_counts(
     assert service.hint_for(words) is None
     (context / "Dockerfile.dockerignore").unlink()
     assert service.hint_for(words) == "correct the pattern in .dockerignore:1"
+
+
+@pytest.mark.parametrize(
+    ("words", "patterns", "hint"),
+    [
+        ("failed parsing .dockerignore: bufio.Scanner: token too long", "a\n" + "b" * 65_536, "break up the line in"),
+        ('header key "exclude-patterns" contains value with non-printable ASCII', "a\nb\x01", "take the control"),
+    ],
+)
+async def test_a_line_that_the_engine_cannot_take_is_found(
+    tmp_path: Path, context: Path, open_service: OpenService, words: str, patterns: str, hint: str
+) -> None:
+    """The engine names neither file nor line; the hint does."""
+    (context / ".dockerignore").write_text(patterns)
+    service = FileSync({"context": context, "dockerfile": context})
+    async with open_service(service) as channel:
+        await _ask_for_ignore_files(channel, tmp_path / "a")
+    found = service.hint_for(words) or ""
+    assert found.startswith(hint)
+    assert found.endswith(" .dockerignore:2")
+
+
+async def test_a_context_is_not_sent_without_its_ignore_file(
+    tmp_path: Path, context: Path, open_service: OpenService
+) -> None:
+    """A pipe, which an engine would wait for, is refused; an engine that goes on without it gets nothing else."""
+    os.mkfifo(context / ".dockerignore")
+    asked = (("dir-name", "context"), ("followpaths", ".dockerignore"))
+    async with open_service(FileSync({"context": context})) as channel:
+        for metadata in (asked, asked[:1]):
+            with pytest.raises(RpcError, match=r'"\.dockerignore" is a named pipe'):
+                await copy(channel, tmp_path / "a", *metadata)
+        (context / ".dockerignore").unlink()
+        await copy(channel, tmp_path / "a", *asked)
+        assert "Dockerfile" in await copy(channel, tmp_path / "a", *asked[:1])
 
 
 async def test_an_ignore_file_that_was_not_asked_for_is_not_blamed(
