@@ -15,7 +15,14 @@ from mobysession.protocol import events
 from mobysession.protocol.call_state import CallState
 from mobysession.protocol.connection import GrpcConnection
 from mobysession.protocol.framing import MessageReader
-from mobysession.protocol.headers import ACCEPT_ENCODING, content_length, encode_pseudo, is_grpc, is_malformed
+from mobysession.protocol.headers import (
+    ACCEPT_ENCODING,
+    content_length,
+    encode_path,
+    encode_pseudo,
+    is_grpc,
+    is_malformed,
+)
 from mobysession.protocol.hpack import TOO_LARGE
 from mobysession.protocol.metadata import decode_metadata, encode_metadata
 from mobysession.protocol.status import parse_status, status_from_http
@@ -58,12 +65,12 @@ class ClientConnection(GrpcConnection):
 
         Raises:
             RpcError: UNAVAILABLE when the peer takes no more calls.
-            LocalProtocolError: a method, an authority or metadata that a header field cannot carry.
+            LocalProtocolError: a method, an authority, metadata or a timeout that a header field cannot carry.
         """
         fields = [
             (b":method", b"POST"),
             (b":scheme", b"http"),
-            (b":path", encode_pseudo("method", method)),
+            (b":path", encode_path(method)),
             (b":authority", encode_pseudo("authority", authority)),
             (b"content-type", b"application/grpc"),
             (b"te", b"trailers"),
@@ -90,6 +97,13 @@ class ClientConnection(GrpcConnection):
         call.headers_sent = True
         call.compress = compress
         return stream_id
+
+    @property
+    def is_full(self) -> bool:
+        """True while as many calls are open as the peer takes at once, and it may take another later."""
+        if self._leaving or self._terminated:
+            return False
+        return len(self._calls) >= self._h2.remote_settings.max_concurrent_streams
 
     def end_request(self, stream_id: int) -> None:
         """Half-close a call of ours behind what is queued for it; doing it again does nothing."""
@@ -154,6 +168,9 @@ class ClientConnection(GrpcConnection):
         if status is None:
             code, message = call.status or (StatusCode.UNKNOWN, "the call ended without a grpc-status")
             status = code, message, b""
+        elif status[0] is StatusCode.OK and call.status is not None:
+            # What such an answer held was not read, and must not be missed by nobody.
+            status = *call.status, b""
         elif status[0] is StatusCode.OK and call.reader.buffered:
             status = StatusCode.INTERNAL, f"the answer ended {call.reader.buffered} bytes into a message", b""
         elif status[0] is StatusCode.OK and call.awaited:

@@ -10,7 +10,7 @@ from itertools import chain
 
 from mobysession.errors import LocalProtocolError
 
-__all__ = ["ACCEPT_ENCODING", "Headers", "content_length", "encode_pseudo", "header_list_size"]
+__all__ = ["ACCEPT_ENCODING", "Headers", "content_length", "encode_path", "encode_pseudo", "header_list_size"]
 __all__ += ["is_grpc", "is_malformed", "refuse_request"]
 
 Headers = list[tuple[bytes, bytes]]
@@ -93,6 +93,13 @@ def is_grpc(fields: dict[bytes, bytes]) -> bool:
     """Tell whether ``fields`` have a content type of gRPC's."""
     content_type = fields.get(b"content-type", b"")
     return content_type == b"application/grpc" or content_type[:17] in (b"application/grpc+", b"application/grpc;")
+
+
+def encode_path(method: str) -> bytes:
+    """Return the path of a request for ``method``; LocalProtocolError where it is none."""
+    if not method.startswith("/"):
+        raise LocalProtocolError(f"method {method!r} does not look like /package.Service/Method")
+    return encode_pseudo("method", method)
 
 
 def encode_pseudo(what: str, value: str) -> bytes:

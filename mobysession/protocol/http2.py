@@ -290,7 +290,7 @@ class Http2(Outgoing):
             return [hyper.RstStreamFrame(stream_id, _Codes.STREAM_CLOSED)]
         if closed_by is None:
             raise h2.exceptions.ProtocolError(f"a frame on stream {stream_id}, which was passed over")
-        raise h2.exceptions.StreamClosedError(stream_id)
+        raise _error(f"a frame on stream {stream_id}, which is closed", _Codes.STREAM_CLOSED)
 
 
 def _receive_headers(stream: H2Stream, headers: Fields, end_stream: bool) -> _Outcome:

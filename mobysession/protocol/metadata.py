@@ -16,23 +16,41 @@ from mobysession.errors import LocalProtocolError, RpcError, StatusCode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Metadata", "decode_base64", "decode_metadata", "encode_metadata", "encoded_values", "values"]
+__all__ = [
+    "RESERVED_KEYS",
+    "Metadata",
+    "decode_base64",
+    "decode_metadata",
+    "encode_metadata",
+    "encoded_values",
+    "values",
+]
 
 Metadata: TypeAlias = "Sequence[tuple[str, str | bytes]]"
 
 _KEY_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
-#: Header fields of gRPC itself and of HTTP/2 that are no metadata.
+#: Header fields of gRPC itself that are no metadata.
 _RESERVED = frozenset((b"te", b"content-type", b"user-agent"))
+#: What gRPC and HTTP/2 say themselves, or what HTTP/2 forbids (RFC 9113 section 8.2.2).
+RESERVED_KEYS = frozenset(
+    {"connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection", "te"}
+    | {"transfer-encoding", "upgrade", "user-agent"}
+)
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 
 
 def encode_metadata(metadata: Sequence[tuple[str, str | bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return ``metadata`` as header fields.
+    """Return ``metadata`` as header fields, without `RESERVED_KEYS`, which are passed over.
+
+    Whoever passes on the metadata of another call has such keys in it and does not mean them; a peer would reset the
+    call over some, and believe others.
 
     Raises:
         LocalProtocolError: a key or a value that gRPC does not allow.
+
+    Source: grpc/grpc-go internal/transport/http_util.go, isReservedHeader; our list is longer.
     """
-    return [(_encode_key(key), _encode_value(key, value)) for key, value in metadata]
+    return [(_encode_key(key), _encode_value(key, value)) for key, value in metadata if key not in RESERVED_KEYS]
 
 
 def _encode_key(key: str) -> bytes:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import trio
 
 from mobysession import limits
-from mobysession.errors import EndpointError
+from mobysession.errors import EndpointError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     Listener = trio.abc.Listener[trio.abc.Stream]
 
@@ -33,13 +34,16 @@ async def open_listeners(listeners: str | Listener | Iterable[str | Listener]) -
 
     Raises:
         EndpointError: nothing can listen at an address; the user must act. Then all are closed.
+        UsageError: it is no address; the caller must act.
     """
-    wanted = [listeners] if isinstance(listeners, str | trio.abc.Listener) else list(listeners)
+    wanted = list(listeners) if _is_many(listeners) else [listeners]
     opened = OpenedListeners()
     # First of all what is open already, which must be closed whatever becomes of the others.
-    opened.extend(one for one in wanted if not isinstance(one, str))
+    opened.extend(one for one in wanted if isinstance(one, trio.abc.Listener))
     try:
         for address in wanted:
+            if not isinstance(address, str | trio.abc.Listener):
+                raise UsageError(f"{address!r} is neither an address, which is a str, nor a listener of trio's")
             if isinstance(address, str):
                 opened.extend(await _open_address(address))
                 if address.startswith(_UNIX):
@@ -48,6 +52,10 @@ async def open_listeners(listeners: str | Listener | Iterable[str | Listener]) -
         await opened.aclose()
         raise
     return opened
+
+
+def _is_many(listeners: object) -> TypeGuard[Iterable[str | Listener]]:
+    return isinstance(listeners, Iterable) and not isinstance(listeners, str | bytes)
 
 
 async def _open_address(address: str) -> Sequence[Listener]:
@@ -60,6 +68,9 @@ async def _open_address(address: str) -> Sequence[Listener]:
             return await trio.open_tcp_listeners(int(port), host=host.strip("[]") or None)
     except OSError as error:
         raise EndpointError(f"nothing can listen at {address}: {error.strerror or error}") from error
+    except UnicodeError as error:
+        # An empty label, or one of more than 63 characters.
+        raise EndpointError(f"nothing can listen at {address}: there is no such host") from error
     raise EndpointError(f"{address!r} is no address to listen at", hint=f"It must look like {_FORMS}.")
 
 

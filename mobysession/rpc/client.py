@@ -18,6 +18,7 @@ from mobysession.protocol.status import status_from_reset
 from mobysession.rpc.call import Call
 from mobysession.rpc.connection import Connection
 from mobysession.rpc.keepalive import CHANNEL_KEEPALIVE
+from mobysession.rpc.places import Places
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -43,10 +44,13 @@ class ClientCall(Call):
 
     _connection: Channel
 
-    def __init__(self, channel: Channel, stream_id: int, method: str, timeout: float | None = None) -> None:
+    def __init__(
+        self, channel: Channel, stream_id: int, method: str, timeout: float | None = None, left: float | None = None
+    ) -> None:
         super().__init__(channel, stream_id, method)
         self._timeout = timeout
-        self._deadline = float("inf") if timeout is None else trio.current_time() + max(0.0, timeout)
+        #: Of the timeout a part may be over: the call had to wait for its place.
+        self._deadline = float("inf") if left is None else trio.current_time() + max(0.0, left)
         #: None until the peer has begun its response.
         self.initial_metadata: list[tuple[str, str | bytes]] | None = None
         #: Empty until the call has ended.
@@ -105,8 +109,7 @@ class ClientCall(Call):
     def cancel(self) -> None:
         """Cancel the call at once, if the peer has not ended it."""
         self.fail(RpcError(StatusCode.CANCELLED, "the call was cancelled here", method=self.method))
-        self._connection.core.reset(self.stream_id)
-        self._connection.writer.wake()
+        self._connection.give_back(self.stream_id)
 
     async def _in_time(self, wait: Callable[[], Awaitable[Waited]]) -> Waited:
         # A call that is over is not late any more.
@@ -116,8 +119,7 @@ class ClientCall(Call):
             return await wait()
         late = RpcError(StatusCode.DEADLINE_EXCEEDED, f"no answer within {self._timeout:g} s", method=self.method)
         self.fail(late)
-        self._connection.core.reset(self.stream_id)
-        self._connection.writer.wake()
+        self._connection.give_back(self.stream_id)
         raise late
 
     def begin(self, metadata: list[tuple[str, str | bytes]]) -> None:
@@ -165,6 +167,7 @@ class Channel(Connection):
     ) -> None:
         super().__init__(stream, ClientConnection(max_message=max_message), keepalive, observer)
         self._authority = authority
+        self._places = Places(self.core, self.closed)
         #: What a stream that its user wants header lines on brings along for every call.
         self._metadata: tuple[tuple[str, str | bytes], ...] = getattr(stream, "metadata", ())
 
@@ -179,23 +182,29 @@ class Channel(Connection):
     ) -> AsyncIterator[ClientCall]:
         """Open a call for the length of the block; leaving it before the peer has ended the call cancels the call.
 
+        Where the peer takes no more calls at once, the block begins when one of them has ended; first come, first
+        served.
+
         Args:
             method: "/package.Service/Method".
-            timeout: seconds; told to the peer and enforced here, whenever the call is waited for.
+            timeout: seconds from now on; told to the peer and enforced here, whenever the call is waited for.
             compress: send the messages gzip-compressed; `Call.send_batch` may except some. What the peer sends is
                 understood either way.
 
         Raises:
-            RpcError: UNAVAILABLE when no call can be opened.
-            LocalProtocolError: a method, an authority or metadata that a header field cannot carry.
+            RpcError: UNAVAILABLE when no call can be opened, DEADLINE_EXCEEDED when none could be in time.
+            LocalProtocolError: a method, an authority, metadata or a timeout that a header field cannot carry.
         """
+        left = timeout
+        if self._places.must_wait:
+            left = await self._places.wait(method, timeout)
         if self.closed.is_set():
             raise _unavailable(self.failure, method)
         stream_id = self.core.start_call(
-            method, authority=self._authority, metadata=[*self._metadata, *metadata], timeout=timeout, compress=compress
+            method, authority=self._authority, metadata=[*self._metadata, *metadata], timeout=left, compress=compress
         )
         self.writer.wake()
-        call = ClientCall(self, stream_id, method, timeout)
+        call = ClientCall(self, stream_id, method, timeout, left)
         self.calls[stream_id] = call
         if self.observer is not None:
             call.observer = self.observer.call_started(call, metadata)
@@ -204,8 +213,22 @@ class Channel(Connection):
         finally:
             self.calls.pop(stream_id, None)
             call.observe_end(StatusCode.CANCELLED, "the call was left before its end")
-            self.core.reset(stream_id)
-            self.writer.wake()
+            self.give_back(stream_id)
+
+    def give_back(self, stream_id: int) -> None:
+        """Cancel a call, unless it is over, and with it its place."""
+        self.core.reset(stream_id)
+        self.writer.wake()
+        self._places.changed()
+
+    def _handle_connection_event(self, event: events.Event) -> None:
+        super()._handle_connection_event(event)
+        # Settings or a goodbye.
+        self._places.changed()
+
+    def _over(self, failure: MobysessionError) -> None:
+        super()._over(failure)
+        self._places.changed()
 
     async def unary(
         self,
@@ -258,10 +281,12 @@ class Channel(Connection):
             case events.CallEnded(stream_id):
                 if isinstance(call := self.calls.get(stream_id), ClientCall):
                     call.finish(event)
+                self._places.changed()
             case events.CallReset(stream_id, error_code):
                 if (lost := self.calls.get(stream_id)) is not None:
                     code = status_from_reset(error_code)
                     lost.fail(RpcError(code, f"the call was reset with error {error_code}", method=lost.method))
+                self._places.changed()
             case _:
                 pass
 

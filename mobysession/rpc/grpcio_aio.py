@@ -10,6 +10,7 @@ import trio
 
 from mobysession.errors import RpcError, StatusCode
 from mobysession.rpc.grpcio_context import AnswerAborted, CallContext, run_callback
+from mobysession.rpc.outcome import is_failure
 from mobysession.rpc.registrar import receive_one
 
 if TYPE_CHECKING:
@@ -133,14 +134,16 @@ async def serve_async(call: ServerCall, method: grpc.RpcMethodHandler[Any, Any],
 
     Cancel: the function is cancelled at its next wait; then its context's callbacks run.
     """
-    failure: Exception | None = None
+    failure: BaseException | None = None
     finished = False
     with trio.CancelScope() as scope:
         context = AioServicerContext(call, method, scope.cancel)
         try:
             await _run_async(call, context, method, behavior)
             finished = True
-        except Exception as error:
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             failure, finished = error, True
         finally:
             context.finish(cancelled=not finished)

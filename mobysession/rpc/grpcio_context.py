@@ -189,7 +189,10 @@ class CallContext:
         """Return the bytes of one answer; RpcError INTERNAL where it is not what the method answers."""
         encoder = self._method.response_serializer
         try:
-            return bytes(answer) if encoder is None else encoder(answer)
+            if encoder is not None:
+                return encoder(answer)
+            # Not ``bytes(answer)``: of a number that would be as many zeros.
+            return answer if isinstance(answer, bytes) else bytes(memoryview(answer))
         except Exception as error:
             raise RpcError(StatusCode.INTERNAL, f"{self._call.method}: the answer cannot be encoded") from error
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
+import trio
+
 from mobysession.concurrency import single_cause
 from mobysession.errors import MobysessionError, RpcError, StatusCode
 
 if TYPE_CHECKING:
     from mobysession.rpc.server import ServerCall
 
-__all__ = ["OK", "Outcome", "outcome_of"]
+__all__ = ["OK", "Abandoned", "Outcome", "is_failure", "outcome_of"]
 
 _log = logging.getLogger("mobysession.rpc")
 
@@ -29,6 +31,21 @@ class Outcome(NamedTuple):
     details: bytes = b""
     trailers: tuple[tuple[str, str | bytes], ...] = ()
     error: BaseException | None = None
+
+
+class Abandoned(GeneratorExit):
+    """The event loop is gone, and with it everybody who could be told of a call's end."""
+
+
+def is_failure(error: BaseException) -> bool:
+    """Tell whether ``error``, which a handler raised, ends its call and nothing else.
+
+    So does what is no `Exception` only because another loop has its own meaning for it (``asyncio.CancelledError``,
+    ``GeneratorExit``). What asks the process to end, and trio's cancellation, goes further.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_failure, error.exceptions))
+    return not isinstance(error, KeyboardInterrupt | SystemExit | trio.Cancelled | Abandoned)
 
 
 #: Of a call whose handler has returned.

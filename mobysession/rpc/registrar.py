@@ -36,6 +36,11 @@ class Cardinality(enum.Enum):
     STREAM_UNARY = "stream-unary"
     STREAM_STREAM = "stream-stream"
 
+    @property
+    def one_answer(self) -> bool:
+        """True where there is one answer, and not a stream of them, which may have no end."""
+        return self in (Cardinality.UNARY_UNARY, Cardinality.STREAM_UNARY)
+
 
 class Codec(NamedTuple):
     """How the messages of a method are read and written; None hands their bytes through as they are."""

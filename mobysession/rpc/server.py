@@ -242,7 +242,12 @@ class Server(Connection):
             self._workers.waiting.append((call, method))
 
     def conclude(
-        self, call: ServerCall, failure: Exception | None = None, *, cancelled: bool = False, abandoned: bool = False
+        self,
+        call: ServerCall,
+        failure: BaseException | None = None,
+        *,
+        cancelled: bool = False,
+        abandoned: bool = False,
     ) -> None:
         """End a call whose handler has returned, failed, been cancelled because of the call, or been given up."""
         call.leave()

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import types
 from collections import deque
+from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import trio
+
+from mobysession.rpc.outcome import Abandoned, is_failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -99,16 +102,16 @@ class _Worker:
 
     async def _work(self) -> bool:
         """Work within one cancel scope; False when nothing is left to do, True when another scope is needed."""
-        failure: Exception | None = None
+        failure: BaseException | None = None
         # Entered once for many calls. What cancels one of them uses it up.
         scope = trio.CancelScope()
         try:
             with scope:
                 if not await self._serve_and_read(scope):
                     return False
-        except Exception as error:
+        except BaseException as error:
             # Out here, because the scope takes the cancellations out of a group and lets the rest pass.
-            if self._call is None:
+            if self._call is None or not is_failure(error):
                 raise
             failure = error
         if self._call is not None:
@@ -173,6 +176,11 @@ def _run(handler: Awaitable[None], blocked: Callable[[], None]) -> Generator[Any
         while True:
             try:
                 answer = yield asked
+            except GeneratorExit:
+                with suppress(Exception):
+                    step(coroutine.close)
+                # Not the handler's own: whoever takes this for the end of a call would go on in a loop that is gone.
+                raise Abandoned from None
             except BaseException as error:  # whatever it is, it is the handler's
                 asked = step(coroutine.throw, error)
             else:

@@ -138,7 +138,11 @@ async def _dial_tcp(endpoint: Endpoint, address: TCPAddress) -> trio.abc.Stream:
 
 
 async def _connect(host: str, port: int) -> trio.SocketStream:
-    stream = await trio.open_tcp_stream(host, port)
+    try:
+        stream = await trio.open_tcp_stream(host, port)
+    except UnicodeError as error:
+        # An empty label, or one of more than 63 characters: Python cannot even ask for such a name.
+        raise socket.gaierror(socket.EAI_NONAME, "no host can have this name") from error
     _keep_alive(stream.socket)
     return stream
 
@@ -179,6 +183,10 @@ async def _wrap_tls(
         await trio.aclose_forcefully(stream)
         failure = tls_failure(error, str(endpoint))
         raise failure or ConnectError(f"{endpoint} broke the connection in the TLS handshake") from error
+    except ValueError as error:
+        # It begins with a dot. It was reached all the same, through a proxy, or the name is the user's own.
+        await trio.aclose_forcefully(stream)
+        raise ConnectError(f"no certificate of {endpoint} can have its name: {reason_of(error)}") from error
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise

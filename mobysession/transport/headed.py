@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from mobysession.protocol.metadata import RESERVED_KEYS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -19,10 +21,6 @@ __all__ = ["HeadedStream", "to_metadata"]
 
 _log = logging.getLogger("mobysession.transport")
 
-_OWN = frozenset(
-    {"connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection", "te"}
-    | {"transfer-encoding", "upgrade", "user-agent"}
-)
 _KEY_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
@@ -31,7 +29,7 @@ def to_metadata(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str | by
     metadata = []
     for name, value in headers:
         key, value = name.lower(), value.strip(" \t")
-        if key in _OWN:
+        if key in RESERVED_KEYS:
             continue
         fits = key and _KEY_CHARACTERS.issuperset(key) and not key.startswith("grpc-") and not key.endswith("-bin")
         if fits and value.isascii() and value.isprintable():

@@ -340,6 +340,19 @@ def test_trailers_of_a_request() -> None:
     assert bare.events[-1][:2] == (3, 1)
 
 
+def test_data_behind_the_answer_is_told_in_words() -> None:
+    """The GOAWAY over DATA on a call that is long over says what was wrong, not only on which stream."""
+    bare = Bare(ServerConnection())
+    bare.request(end=True)
+    bare.run()
+    bare.core.send_trailers(1)
+    bare.run()
+    with pytest.raises(RemoteProtocolError, match="a frame on stream 1, which is closed") as caught:
+        bare.core.receive_data(b"\0\0\x01\0\0\0\0\0\x01x")
+    assert caught.value.error_code == h2.errors.ErrorCodes.STREAM_CLOSED
+    assert bare.core.data_to_send().endswith(b"\0\0\0\x05a frame on stream 1, which is closed")
+
+
 def test_data_behind_the_end() -> None:
     """A peer that goes on after its half-close loses the call and not the connection."""
     bare = Bare(ServerConnection())
@@ -388,6 +401,26 @@ def test_http_answers(status: bytes, code: StatusCode) -> None:
         assert isinstance(ended, events.CallEnded)
         assert ended.code is code
         assert "not gRPC" in ended.message
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ([(b":status", b"200"), (b"content-type", b"text/html")], StatusCode.UNKNOWN),
+        ([(b":status", b"200")], StatusCode.UNKNOWN),
+        ([(b":status", b"503"), (b"content-type", b"application/grpc")], StatusCode.UNAVAILABLE),
+    ],
+)
+def test_an_answer_that_is_no_grpc_does_not_end_well(headers: list[tuple[bytes, bytes]], code: StatusCode) -> None:
+    """A grpc-status of 0 makes no success of an answer whose messages were not read; any other counts."""
+    for frames in [((headers, False), (OK, True)), (([*headers, *OK], True),)]:
+        ended = answered(*frames, data=None if len(frames) == 1 else b"\0\0\0\0\x02hi")[-1]
+        assert isinstance(ended, events.CallEnded)
+        assert ended.code is code
+        assert ended.message.startswith("the answer is not gRPC")
+    (began, ended) = answered((headers, False), ([(b"grpc-status", b"5")], True), data=b"\0\0\0\0\x02hi")
+    assert isinstance(began, events.InitialMetadata)
+    assert ended == events.CallEnded(1, StatusCode.NOT_FOUND, "", b"", [])
 
 
 def test_other_content_type() -> None:
@@ -792,7 +825,9 @@ def test_goaway_forgets_no_headers() -> None:
 def test_too_many_calls() -> None:
     """A peer that takes no more calls makes opening one UNAVAILABLE."""
     bare = Bare(ClientConnection(), settings={SettingCodes.MAX_CONCURRENT_STREAMS: 1})
+    assert not bare.core.is_full
     bare.core.start_call("/a.B/C", timeout=float("inf"))
+    assert bare.core.is_full
     with pytest.raises(RpcError, match="takes no more calls") as caught:
         bare.core.start_call("/a.B/C")
     assert (caught.value.code, caught.value.method) == (StatusCode.UNAVAILABLE, "/a.B/C")
@@ -926,9 +961,19 @@ def test_pings_of_a_peer_that_reads_are_answered() -> None:
         assert len(bare.core.data_to_send()) == len(pings)
 
 
-@pytest.mark.parametrize("where", [{"method": "/ä"}, {"method": "/a", "authority": "ä"}, {"method": "/a\r\nb"}])
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"method": "/ä"},
+        {"method": "/a", "authority": "ä"},
+        {"method": "/a\r\nb"},
+        {"method": ""},
+        {"method": "x"},
+        {"method": "/a", "timeout": float("nan")},
+    ],
+)
 def test_a_call_that_headers_cannot_carry(where: dict[str, Any]) -> None:
-    """Methods and authorities outside printable ASCII are our caller's mistake, and harm nothing."""
+    """What is no method, no authority or no time is our caller's mistake, and harms nothing."""
     bare = Bare(ClientConnection())
     with pytest.raises(LocalProtocolError):
         bare.core.start_call(**where)

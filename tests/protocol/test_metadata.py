@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobysession.errors import LocalProtocolError, RpcError, StatusCode
-from mobysession.protocol.metadata import decode_base64, decode_metadata, encode_metadata, encoded_values, values
+from mobysession.protocol.metadata import (
+    RESERVED_KEYS,
+    decode_base64,
+    decode_metadata,
+    encode_metadata,
+    encoded_values,
+    values,
+)
 
 
 def test_order_and_repetition_are_kept() -> None:
@@ -24,7 +31,7 @@ def test_order_and_repetition_are_kept() -> None:
         st.one_of(
             st.tuples(
                 st.from_regex(r"[a-z0-9._-]{1,10}", fullmatch=True).filter(
-                    lambda key: not key.endswith("-bin") and not key.startswith("grpc-") and key != "te"
+                    lambda key: not key.endswith("-bin") and not key.startswith("grpc-") and key not in RESERVED_KEYS
                 ),
                 st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E)).map(lambda text: text.strip(" ")),
             ),
@@ -35,6 +42,16 @@ def test_order_and_repetition_are_kept() -> None:
 def test_round_trip(metadata: list[tuple[str, str | bytes]]) -> None:
     """Whatever may be encoded is decoded to the same."""
     assert decode_metadata(encode_metadata(metadata)) == metadata
+
+
+def test_reserved_keys_are_left_out() -> None:
+    """What HTTP/2 forbids, and what it and gRPC say themselves, is passed over wherever metadata are sent."""
+    names = "connection content-length content-type host keep-alive proxy-connection te transfer-encoding upgrade"
+    reserved = [*names.split(), "user-agent"]
+    assert encode_metadata([("a", "1"), *((name, "x") for name in reserved), ("b", "2")]) == [
+        (b"a", b"1"),
+        (b"b", b"2"),
+    ]
 
 
 @pytest.mark.parametrize("key", ["", "Upper", "grpc-status", "sp ace", "ä", ":path", "new\nline"])

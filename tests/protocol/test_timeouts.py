@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobysession.errors import RpcError, StatusCode
+from mobysession.errors import LocalProtocolError, RpcError, StatusCode
 from mobysession.protocol.timeouts import format_timeout, parse_timeout
 
 
@@ -49,11 +49,19 @@ def test_malformed(value: str) -> None:
         (3600, "3600000m"),
         (1e9, "16666667M"),
         (1e12, "99999999H"),
+        (1e300, "99999999H"),
+        (float("-inf"), "1n"),
     ],
 )
 def test_format(seconds: float, value: str) -> None:
     """The finest unit that fits is used; nothing becomes zero."""
     assert format_timeout(seconds) == value
+
+
+def test_what_is_no_number_is_no_timeout() -> None:
+    """NaN is our caller's mistake."""
+    with pytest.raises(LocalProtocolError, match="not a number of seconds"):
+        format_timeout(float("nan"))
 
 
 @given(st.floats(min_value=1e-9, max_value=3.5e11))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 from contextlib import asynccontextmanager
@@ -303,6 +304,63 @@ async def test_details_of_an_ok_status_are_no_failure(registrar: Any, echo: Any,
     async with open_pair(registrar) as (channel, _):
         assert (await channel.unary(SERVICE + "One", note(text="details"), note)).text == "details"
     assert ended == [(SERVICE + "One", StatusCode.OK, "all is well", None)]
+
+
+@pytest.mark.parametrize("strange", [asyncio.CancelledError, GeneratorExit])
+async def test_an_async_servicer_may_raise_what_is_no_exception(
+    strange: type[BaseException], echo: Any, open_pair: Any
+) -> None:
+    """Another loop's cancellation fails the call; its context says that the function has ended, and others go on."""
+    messages, service = echo
+    note = messages.Note
+    base: Any = service.EchoServicer
+    cancelled: list[bool] = []
+
+    class Echo(base):  # type: ignore[misc]  # made at run time
+        async def One(self, request: Any, context: Any) -> Any:
+            context.add_done_callback(lambda context: cancelled.append(context.cancelled()))
+            if request.text == "strange":
+                raise strange
+            return request
+
+    registrar = Registrar()
+    GrpcioServicer(Echo(), service.add_EchoServicer_to_server).register(registrar)
+    async with open_pair(registrar) as (channel, _):
+        with pytest.raises(RpcError, match=f"failed with {strange.__name__}") as caught:
+            await channel.unary(SERVICE + "One", note(text="strange"), note)
+        assert caught.value.code is StatusCode.UNKNOWN
+        assert await channel.unary(SERVICE + "One", note(text="x"), note) == note(text="x")
+    assert cancelled == [False, False]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_an_answer_without_a_serializer_must_be_bytes(plain: bool, open_pair: Any) -> None:
+    """A number is not as many zeros; every kind of bytes is taken."""
+    answers = {b"number": 7, b"list": [1, 2], b"bytes": b"ab", b"view": memoryview(b"cd"), b"array": bytearray(b"ef")}
+
+    def answer(request: bytes, context: Any) -> Any:
+        return answers[request]
+
+    async def answer_async(request: bytes, context: Any) -> Any:
+        return answers[request]
+
+    def add(_servicer: object, server: Any) -> None:
+        handler: Any = grpc.unary_unary_rpc_method_handler(answer if plain else answer_async)
+        server.add_registered_method_handlers("t.S", {"M": handler})
+
+    registrar = Registrar()
+    GrpcioServicer(object(), add).register(registrar)
+    got: dict[bytes, Any] = {}
+    async with open_pair(registrar) as (channel, _):
+        for request in answers:
+            async with channel.open_call("/t.S/M") as call:
+                await call.end(request)
+                try:
+                    got[request] = await call.receive()
+                except RpcError as error:
+                    got[request] = error.code
+    bad = StatusCode.INTERNAL
+    assert got == {b"number": bad, b"list": bad, b"bytes": b"ab", b"view": b"cd", b"array": b"ef"}
 
 
 async def test_failing_in_a_nursery(echo: Any, open_pair: Any) -> None:

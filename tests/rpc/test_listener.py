@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import functools
 import socket
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -380,6 +381,64 @@ async def test_a_listener_that_is_given_is_closed_when_another_cannot_be_opened(
     with pytest.raises(EndpointError):
         await serve_listener([given, "tcp://nowhere"], Service())
     assert given.socket.fileno() == -1
+
+
+@pytest.mark.parametrize("listeners", [b"unix:///x", 5, ["tcp://127.0.0.1:0", None]])
+async def test_what_is_neither_an_address_nor_a_listener_is_refused(listeners: Any):
+    """Bytes, or anything else, are a mistake of the caller, told with what it is."""
+    with pytest.raises(UsageError, match=r"(b'unix:///x'|5|None) is neither an address"):
+        await serve_listener(listeners, Service())
+
+
+async def test_a_host_that_cannot_be_is_told():
+    """An empty label, which Python refuses to look up, is an address at which nothing can listen."""
+    with pytest.raises(EndpointError, match=r"nothing can listen at tcp://a\.\.b:0"):
+        await serve_listener("tcp://a..b:0", Service())
+
+
+STRANGE: list[BaseException] = [
+    asyncio.CancelledError(),
+    GeneratorExit(),
+    BaseExceptionGroup("both", [asyncio.CancelledError(), ValueError()]),
+]
+
+
+@pytest.mark.parametrize("strange", STRANGE, ids=lambda strange: type(strange).__name__)
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_a_handler_raises_ends_its_call_alone(strange: BaseException, waits: bool):
+    """What is no Exception but another loop's cancellation is a failure like any other: the connections go on."""
+
+    async def fail(call: ServerCall) -> None:
+        if waits:
+            await trio.lowlevel.checkpoint()
+        raise strange
+
+    registrar = Registrar()
+    Service().register(registrar)
+    registrar.stream("/tests.Echo/Fail", fail)
+    door = Door()
+    async with serving(door, registrar), open_channel(door.knock()) as channel, open_channel(door.knock()) as other:
+        for one in (channel, other, channel):
+            with pytest.raises(RpcError, match=r"the handler of /tests\.Echo/Fail failed with") as caught:
+                await echo(one, "/tests.Echo/Fail")
+            assert caught.value.code is StatusCode.UNKNOWN
+        assert await echo(channel) == await echo(other) == b"hello"
+
+
+async def test_a_handler_that_asks_the_process_to_end_is_heard():
+    """KeyboardInterrupt and SystemExit pass, and with them everything ends."""
+
+    async def leave(call: ServerCall) -> None:
+        raise SystemExit(3)
+
+    registrar = Registrar()
+    registrar.stream(ECHO, leave)
+    door = Door()
+    with pytest.RaisesGroup(SystemExit, flatten_subgroups=True):
+        async with serving(door, registrar), open_channel(door.knock()) as channel:
+            with suppress(RpcError):
+                await echo(channel)
+            await trio.sleep_forever()
 
 
 async def test_there_must_be_something_to_serve():

@@ -10,8 +10,10 @@ import trio
 import trio.lowlevel
 import trio.testing
 
+from mobysession.rpc.outcome import Abandoned, is_failure
 from mobysession.rpc.registrar import Registrar
 from mobysession.rpc.server import open_server
+from mobysession.rpc.workers import _run
 from tests.rpc.raw_peer import RawPeer
 
 if TYPE_CHECKING:
@@ -177,3 +179,22 @@ async def test_any_awaitable_may_handle_a_call() -> None:
             await trio.testing.wait_all_tasks_blocked()
         assert peer.data(1) == 10
         nursery.cancel_scope.cancel()
+
+
+def test_a_loop_that_is_gone_is_no_failure_of_a_call() -> None:
+    """Python closing the task of a handler cleans the handler up, and is not taken for something that it raised."""
+    seen: list[str] = []
+
+    async def handle() -> None:
+        try:
+            await trio.lowlevel.checkpoint()
+        finally:
+            seen.append("left")
+
+    running = _run(handle(), lambda: seen.append("waits"))
+    running.send(None)
+    running.close()
+    assert seen == ["waits", "left"]
+    assert is_failure(GeneratorExit())
+    assert not is_failure(Abandoned())
+    assert not is_failure(BaseExceptionGroup("", [ValueError(), SystemExit()]))

@@ -154,3 +154,9 @@ async def test_a_port_that_nobody_serves_is_told() -> None:
 async def test_an_unknown_host_is_told() -> None:
     """A name that does not resolve is named."""
     await fails(Endpoint.parse("tcp://no-such-host.invalid:1"), "'no-such-host.invalid'", "is not known")
+
+
+@pytest.mark.parametrize("url", ["tcp://a..b:1", f"tcp://{'x' * 64}.com:1", "https://a..b"])
+async def test_a_name_that_no_host_can_have_is_told(url: str) -> None:
+    """A label that is empty or too long, which Python refuses to look up, is a host that is not known."""
+    await fails(Endpoint.parse(url), "is not known")

@@ -232,6 +232,21 @@ async def test_a_proxy_that_is_not_there_is_told() -> None:
     assert "NO_PROXY" in (caught.value.hint or "")
 
 
+async def test_a_proxy_with_a_name_that_no_host_can_have_is_told() -> None:
+    """A label that is empty makes it a proxy that cannot be reached."""
+    with pytest.raises(errors.ConnectError, match=r"the proxy http://a\.\.b:1 cannot be reached"):
+        await dial(Endpoint.parse("tcp://box.invalid:1", proxy="a..b:1"))
+
+
+async def test_tls_to_a_name_that_no_host_can_have_is_told(
+    serve_tcp: Serve, daemon: Daemon, certificates: Certificates
+) -> None:
+    """A proxy may lead to such a daemon; no certificate can."""
+    async with serve_tcp(daemon.answer(PONG)) as plain, serve_tcp(Forwarder(port_of(plain))) as proxy:
+        with pytest.raises(errors.ConnectError, match="no certificate"):
+            await dial(through(proxy, "tcp://.b:1", tls=certificates.client()))
+
+
 async def test_an_endless_answer_of_a_proxy_is_left(serve_tcp: Serve) -> None:
     """More than a head can have is not read."""
 
