@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FILES = Path(__file__).parent / "bake_files"
 #: The first engine whose frontend takes contexts by name.
 FIRST_WITH_CONTEXTS = 23
+#: The first engine that keeps how its builds came about.
+FIRST_WITH_HISTORY = 24
 
 
 def _set(*overrides: str) -> list[str]:
@@ -72,9 +74,13 @@ CASES: dict[str, tuple[list[str], dict[str, str]]] = {
     "compose-merged": (["-f", "compose.yml", "-f", "over.yml"], {}),
     "compose-and-json": (["-f", "compose.yml", "-f", "full.json", "one", "lib", "web.app"], {}),
     "usual-names": ([], {}),
+    "group-of-its-name": (["-f", "names.hcl"], {}),
+    "groups-in-each-other": (["-f", "names.hcl", "one"], {}),
 }
 #: What both refuse.
 REFUSED: dict[str, list[str]] = {
+    "group-in-itself": ["-f", "names.hcl", "three"],
+    "groups-in-each-other": ["-f", "names.hcl", "two"],
     "no-such-target": ["-f", "full.json", "nowhere"],
     "no-such-pattern": ["-f", "full.json", "no*"],
     "no-value": ["-f", "full.json", "--set", "one.tags"],
@@ -214,6 +220,8 @@ def test_a_bake_builds_its_targets(engine: Engine, witness: Witness, context: Pa
     assert witness.text("mobysession-bake:plain", "/f") == "content"
     metadata = json.loads((context / "metadata.json").read_text())
     assert metadata == {name: result.metadata() for name, result in results.items()}
+    recorded = engine.major >= FIRST_WITH_HISTORY
+    assert all(("buildx.build.provenance" in of_target) is recorded for of_target in metadata.values())
 
 
 def test_a_target_is_a_context_of_another(engine: Engine, witness: Witness, context: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,7 +85,7 @@ async def bake(
     selection = definition.select(names, sets)
     is_own = bool(given) and all(isinstance(file, Mapping) for file in given)
     if not is_own:
-        await trio.to_thread.run_sync(refuse_ungranted, selection.targets, allow, sets)
+        await trio.to_thread.run_sync(refuse_ungranted, selection, allow)
     return await bake_selection(
         selection,
         endpoint=endpoint,
@@ -114,6 +115,9 @@ async def bake_selection(
         raise UsageError("parallel is a number of targets, 1 or more")
     with tempfile.TemporaryDirectory(prefix="mobysession-bake-") as scratch:
         builds = await trio.to_thread.run_sync(_plan, selection, scratch, options)
+        if metadata_file is not None:
+            # A build with such a file also reads what it is written with.
+            builds = {name: replace(build, metadata_file=f"{scratch}/{name}.json") for name, build in builds.items()}
         # Builds that wait for each other have their turns together, or they would wait for ever.
         async with open_many(
             endpoint=endpoint, at_once=max(len(builds), 1), progress=progress, on_status=on_status

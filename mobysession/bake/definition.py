@@ -12,7 +12,7 @@ import os
 import posixpath
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mobysession import limits
 from mobysession.bake.overrides import Override, apply_overrides, matching, parse_overrides
@@ -24,7 +24,10 @@ from mobysession.errors import BakeError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Definition", "Group", "Selection", "Variable", "linked_names", "valid_name"]
+__all__ = ["Definition", "Group", "Selection", "Variable", "linked_names", "platforms_of", "valid_name"]
+
+#: What a name stands for: targets, and the groups that they came by.
+_Expanded: TypeAlias = "tuple[list[str], list[str]]"
 
 
 @dataclass
@@ -80,33 +83,47 @@ class Definition:
             wanted.update(dict.fromkeys(matching(name.replace(".", "_"), self.names)))
         resolver = _Resolver(self, parse_overrides(sets, self.targets))
         chosen = Selection()
-        for name in wanted:
-            targets, groups = self.expand(name)
-            for target in targets:
-                chosen.targets[target] = resolver.resolve(target)
-            for group in groups:
-                chosen.groups[group] = self.groups[group]
+        try:
+            for name in wanted:
+                self._choose(name, resolver, chosen)
+            for name in list(chosen.targets):
+                resolver.link(name, chosen, ())
+        except RecursionError:
+            raise BakeError("groups or targets are nested too deeply") from None
         chosen.groups["default"] = _default_group(chosen.groups.get("default"), wanted)
-        for name in list(chosen.targets):
-            resolver.link(name, chosen, ())
         for resolved in chosen.targets.values():
             _complete(resolved)
         return chosen
 
-    def expand(self, name: str, above: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
-        """Return the targets and groups that a name stands for, each once; a group that is in itself stands once."""
+    def _choose(self, name: str, resolver: _Resolver, chosen: Selection) -> None:
+        """Add the targets that a name stands for; BakeError where it stands for none."""
+        targets, groups = self.expand(name)
+        if not targets:
+            raise BakeError(f"the group {name!r} has no targets")
+        for target in targets:
+            resolver.choose(target, chosen)
+        for group in groups:
+            chosen.groups[group] = self.groups[group]
+
+    def expand(self, name: str, seen: dict[str, _Expanded] | None = None) -> _Expanded:
+        """Return the targets and groups that a name stands for, each once.
+
+        Within a group its own name stands for a target, as does that of a group without targets. ``seen`` is what
+        groups are known to stand for, nothing yet for those that the name is in.
+        """
+        seen = {} if seen is None else seen
         group = self.groups.get(name)
-        if group is None:
-            return [name], []
+        if group is None or name in seen:
+            return seen.get(name, ([name], []))
+        seen[name] = [], []
         targets: dict[str, None] = {}
         groups = {name: None}
         for inner in group.targets:
-            if inner in (*above, name):
-                continue
-            of_inner, below = self.expand(inner, (*above, name))
-            targets.update(dict.fromkeys(of_inner))
+            of_inner, below = self.expand(inner, seen)
+            targets.update(dict.fromkeys(of_inner or [inner]))
             groups.update(dict.fromkeys(below))
-        return list(targets), list(groups)
+        seen[name] = list(targets), list(groups)
+        return seen[name]
 
 
 def _complete(target: Target) -> None:
@@ -128,11 +145,15 @@ def _default_group(group: Group | None, wanted: Mapping[str, None]) -> Group:
 
 @dataclass
 class Selection:
-    """What is to be built: resolved targets by name, the groups they came by, and those only built for others."""
+    """What is to be built: resolved targets by name, the groups they came by, and those only built for others.
+
+    ``overrides`` are those that a target has, and those of the targets that it inherits from.
+    """
 
     groups: dict[str, Group] = field(default_factory=dict)
     targets: dict[str, Target] = field(default_factory=dict)
     linked: set[str] = field(default_factory=set)
+    overrides: dict[str, list[Override]] = field(default_factory=dict)
 
     def as_json(self) -> str:
         """Return it as JSON, letter for letter as ``docker buildx bake --print`` does."""
@@ -180,14 +201,16 @@ class _Resolver:
         self._definition = definition
         self._overrides = overrides
 
-    def resolve(self, name: str) -> Target:
-        """Return a target with all that it inherits; BakeError where it cannot be."""
-        target = dict(self._inherited(name, {}, ()))
+    def choose(self, name: str, chosen: Selection) -> None:
+        """Add a target with all that it inherits; BakeError where it cannot be."""
+        done: dict[str, Target] = {}
+        target = dict(self._inherited(name, done, ()))
         target.pop("inherits", None)
         target.setdefault("context", ".")
         if not target.get("dockerfile"):
             target["dockerfile"] = "Dockerfile"
-        return target
+        chosen.targets[name] = target
+        chosen.overrides[name] = [override for each in done for override in self._overrides.get(each, ())]
 
     def _inherited(self, name: str, done: dict[str, Target], above: tuple[str, ...]) -> Target:
         if name in done:
@@ -198,6 +221,8 @@ class _Resolver:
         own = self._definition.targets.get(name)
         if own is None:
             by = f", which {above[-1]!r} inherits from" if above else ""
+            if name in self._definition.groups:
+                by += ", only a group of that name"
             raise BakeError(f"there is no target {name!r}{by}", hint=self._hint())
         whole: Target = {}
         for parent in own.get("inherits", ()):
@@ -218,7 +243,8 @@ class _Resolver:
                 circle = " -> ".join([*above, name, other])
                 raise BakeError(f"targets have each other as contexts in a circle: {circle}")
             if other not in chosen.targets:
-                chosen.targets[other] = {**self.resolve(other), "output": [{"type": "cacheonly"}]}
+                self.choose(other, chosen)
+                chosen.targets[other]["output"] = [{"type": "cacheonly"}]
                 chosen.linked.add(other)
             self.link(other, chosen, (*above, name))
             _inherit_needs(name, target, other, chosen.targets[other])
@@ -229,9 +255,14 @@ def _inherit_needs(name: str, target: Target, other: str, linked: Target) -> Non
     needed = dict.fromkeys([*target.get("entitlements", ()), *linked.get("entitlements", ())])
     if needed:
         target["entitlements"] = list(needed)
-    mine, theirs = target.get("platforms", ()), linked.get("platforms", ())
+    mine, theirs = platforms_of(target), platforms_of(linked)
     if len(mine) > 1 and len(theirs) > 1 and not set(mine) <= set(theirs):
         raise BakeError(f"target {other!r} is not built for all platforms of {name!r}, which has it as a context")
+
+
+def platforms_of(target: Target) -> list[str]:
+    """Return the platforms of a target, each once; one text may name several, with commas between them."""
+    return list(dict.fromkeys(platform for text in target.get("platforms", ()) for platform in text.split(",")))
 
 
 def linked_names(target: Target) -> list[str]:

@@ -204,8 +204,31 @@ def _path_dir(path: Value) -> str:
     return posixpath.normpath(as_text(path).rpartition("/")[0] or ("/" if as_text(path).startswith("/") else "."))
 
 
+def _upper(text: Value) -> str:
+    """Change each letter by itself, as Go does: one that would become two stays, if it has no title case of its own."""
+    return "".join(
+        next((changed for changed in (letter.upper(), letter.title()) if len(changed) == 1), letter)
+        for letter in as_text(text)
+    )
+
+
+def _lower(text: Value) -> str:
+    """Change each letter by itself, whatever stands beside it; one alone becomes two, and is the first of these."""
+    return "".join(letter.lower()[0] for letter in as_text(text))
+
+
 def _title(text: Value) -> str:
-    return re.sub(r"(?<!\S)\S", lambda letter: letter[0].upper(), as_text(text))
+    """Change the first letter of each word; of ASCII only letters, digits and _ are part of words."""
+    return re.sub(
+        r"(?<![^\x00-/:-@\[-^`{-\x7f\s]).",
+        lambda found: changed if len(changed := found[0].title()) == 1 else found[0],
+        as_text(text),
+    )
+
+
+def _split(separator: Value, text: Value) -> list[Value]:
+    between = as_text(separator)
+    return list(as_text(text).split(between) if between else as_text(text))
 
 
 def _difference(first: Value, second: Value) -> list[Value]:
@@ -291,7 +314,7 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Value]]] = {
     "lessthanorequalto": _compared(lambda a, b: a <= b),
     "log": _counted(math.log),
     "lookup": _lookup,
-    "lower": lambda text: as_text(text).lower(),
+    "lower": _lower,
     "max": lambda *numbers: max(_numbers(numbers)),
     "md5": _hashed("md5"),
     "merge": _merge,
@@ -326,7 +349,7 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Value]]] = {
     "signum": lambda number: (as_number(number) > 0) - (as_number(number) < 0),
     "slice": _slice,
     "sort": lambda items: sorted(as_text(item) for item in _list(items)),
-    "split": lambda separator, text: as_text(text).split(as_text(separator)) if text != "" else [""],
+    "split": _split,
     "strlen": lambda text: len(as_text(text)),
     "substr": _substr,
     "subtract": _counted(lambda a, b: a - b),
@@ -337,7 +360,7 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Value]]] = {
     "trimprefix": lambda text, prefix: as_text(text).removeprefix(as_text(prefix)),
     "trimspace": lambda text: as_text(text).strip(),
     "trimsuffix": lambda text, suffix: as_text(text).removesuffix(as_text(suffix)),
-    "upper": lambda text: as_text(text).upper(),
+    "upper": _upper,
     "urlencode": _urlencode,
     "values": lambda table: [value for _, value in sorted(_table(table).items())],
     "zipmap": lambda keys, values: dict(zip(map(as_text, _list(keys)), _list(values), strict=True)),

@@ -2,7 +2,8 @@
 
 Leave is given with ``--allow``: ``network.host``, ``security.insecure``, ``device``, ``ssh`` for the agent,
 ``fs.read=PATH``, ``fs.write=PATH`` and ``fs=PATH`` for what lies outside of the working directory, ``*`` for
-everything there. What an override names was given by the caller, and needs none.
+everything there. Paths and entitlements in an override were typed by who would give the leave, and need none:
+``--set app.output=DIR`` lets ``app`` write to that directory, and nobody else, and nothing else.
 
 Source: docker/buildx bake/entitlements.go.
 """
@@ -12,13 +13,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from mobysession.bake.overrides import apply_overrides
+from mobysession.bake.plan import dockerfile_path
 from mobysession.build.contexts import is_remote
 from mobysession.build.fields import parse_bool
+from mobysession.build.layouts import LAYOUT_SCHEME, LayoutAddress
+from mobysession.build.remote import is_git_ssh, is_remote_context
 from mobysession.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
+    from mobysession.bake.definition import Selection
+    from mobysession.bake.overrides import Override
     from mobysession.bake.target import Target
 
 __all__ = ["refuse_ungranted"]
@@ -29,20 +36,18 @@ _PATHS: Final = ("fs", "fs.read", "fs.write")
 _MEANINGLESS: Final = ("image", "image.push", "image.load", "buildx.local.delete")
 
 
-def refuse_ungranted(targets: Mapping[str, Target], allow: Sequence[str], sets: Sequence[str]) -> None:
+def refuse_ungranted(selection: Selection, allow: Sequence[str]) -> None:
     """Refuse targets that need leave which was not given; looks at the disk.
 
     Raises:
         UsageError: there is such a target, and its hint says what to allow; or ``allow`` makes no sense.
     """
     granted = _parsed(allow)
-    by_caller = {named for text in sets for named in _named(text.partition("=")[2])}
     missing: dict[str, str] = {}
-    for name, target in targets.items():
+    for name, target in selection.targets.items():
+        by_caller = set(_overridden(target, selection.overrides.get(name, ())))
         for needed, path in _needs(target):
-            if path and path in by_caller:
-                continue
-            if not _is_granted(needed, path, granted):
+            if not _is_granted(needed, path, granted) and not _is_among(needed, path, by_caller):
                 missing.setdefault(f"{needed}={path}" if path else needed, name)
     if missing:
         needed = ", ".join(f"{what} (target {name})" for what, name in missing.items())
@@ -50,12 +55,23 @@ def refuse_ungranted(targets: Mapping[str, Target], allow: Sequence[str], sets: 
         raise UsageError(f"the definition needs what was not allowed: {needed}", hint=hint)
 
 
-def _named(value: str) -> Iterator[str]:
-    """Yield what a value of ``--set`` may name as a path: itself and its fields, whole, as a part proves no leave."""
-    for field in (value, *value.split(",")):
-        for text in (field, field.partition("=")[2]):
-            yield text
-            yield text.removeprefix("cwd://").removeprefix("oci-layout://").partition("@")[0]
+def _overridden(target: Target, overrides: Sequence[Override]) -> Iterator[tuple[str, str]]:
+    """Yield the paths and entitlements that the overrides of a target would need if the definition had nothing else."""
+    for override in overrides:
+        alone = apply_overrides({}, [override])
+        is_leave = override.attribute == "entitlements"
+        yield from ((needed, path) for needed, path in _needs(alone) if path or is_leave)
+        if "dockerfile" in alone:
+            # It counts from the context, which may be the definition's and then needs leave of its own.
+            yield "fs.read", dockerfile_path({**target, **alone})
+
+
+def _is_among(needed: str, path: str, given: Collection[tuple[str, str]]) -> bool:
+    """Tell whether a need was given, a path by itself or by a directory that it is in."""
+    if not path:
+        return (needed, path) in given
+    real = os.path.realpath(path)
+    return any(kind == needed and _is_inside(real, os.path.realpath(root)) for kind, root in given if root)
 
 
 def _parsed(allow: Sequence[str]) -> list[tuple[str, str]]:
@@ -98,19 +114,19 @@ def _needs(target: Target) -> Iterator[tuple[str, str]]:
     for entry in target.get("ssh", ()):
         if not entry.get("paths"):
             yield "ssh", ""
+    if not target.get("ssh") and is_git_ssh(target.get("context", "")):
+        # Such a repository is fetched with the agent.
+        yield "ssh", ""
 
 
 def _read(target: Target) -> Iterator[str]:
-    context = target["context"]
-    if not is_remote(context):
-        yield context
-        dockerfile = target["dockerfile"]
-        if not target.get("dockerfile-inline"):
-            yield os.path.join(context, dockerfile.removeprefix("cwd://"))
+    if "context" in target:
+        yield from _read_as_context(target)
     for value in target.get("contexts", {}).values():
-        path = value.removeprefix("cwd://").removeprefix("oci-layout://").partition("@")[0]
-        if value.startswith(("cwd://", "oci-layout://")) or not is_remote(value):
-            yield path
+        if value.startswith(LAYOUT_SCHEME):
+            yield LayoutAddress.parse(value).path
+        elif value.startswith("cwd://") or not is_remote(value):
+            yield value.removeprefix("cwd://") or "."
     for entry in target.get("cache-from", ()):
         if entry["type"] == "local" and entry.get("src"):
             yield entry["src"]
@@ -122,3 +138,15 @@ def _read(target: Target) -> Iterator[str]:
             yield entry.get("id", "")
     for entry in target.get("ssh", ()):
         yield from entry.get("paths", ())
+
+
+def _read_as_context(target: Target) -> Iterator[str]:
+    """Yield the context and the Dockerfile, where they are of this machine: as the build sees it."""
+    context = target["context"].removeprefix("cwd://") or "."
+    is_local = not is_remote_context(context)
+    if is_local:
+        yield context
+    if target.get("dockerfile") and not target.get("dockerfile-inline"):
+        path = dockerfile_path(target)
+        if is_local or os.path.isabs(path):
+            yield path

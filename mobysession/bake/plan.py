@@ -12,13 +12,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobysession.bake.definition import linked_names
+from mobysession.bake.definition import linked_names, platforms_of
 from mobysession.build.attests import Attest
 from mobysession.build.cache import CacheEntry
 from mobysession.build.contexts import is_remote
 from mobysession.build.exports import Output
 from mobysession.build.fields import join_fields
 from mobysession.build.options import BuildOptions
+from mobysession.build.remote import is_remote_context
 from mobysession.errors import BakeError, UsageError
 from mobysession.services.secrets import parse_secret_spec
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mobysession.bake.entries import Entry
     from mobysession.bake.target import Target
 
-__all__ = ["options_of"]
+__all__ = ["dockerfile_path", "options_of"]
 
 
 def options_of(name: str, target: Target, scratch: str, common: Mapping[str, Any]) -> BuildOptions:
@@ -55,7 +56,8 @@ def _options(name: str, target: Target, scratch: str) -> dict[str, Any]:
         raise UsageError("a target cannot be read from stdin")
     network = target.get("network") or "default"
     no_cache = target.get("no-cache") or False
-    if target.get("call") not in (None, "", "build") and linked_names(target):
+    calls = target.get("call") not in (None, "", "build")
+    if calls and linked_names(target):
         raise UsageError("a target with another one as a context can be built, but not asked for anything else")
     return {
         "context": context,
@@ -65,7 +67,7 @@ def _options(name: str, target: Target, scratch: str) -> dict[str, Any]:
         "labels": target.get("labels", {}),
         "tags": target.get("tags", ()),
         "target": target.get("target") or None,
-        "platforms": target.get("platforms", ()),
+        "platforms": platforms_of(target),
         "no_cache": no_cache,
         "no_cache_filter": () if no_cache else target.get("no-cache-filter", ()),
         "pull": target.get("pull") or False,
@@ -79,7 +81,8 @@ def _options(name: str, target: Target, scratch: str) -> dict[str, Any]:
         "ssh": [_ssh(entry) for entry in target.get("ssh", ())],
         "cache_from": [CacheEntry(entry["type"], _rest(entry)) for entry in target.get("cache-from", ())],
         "cache_to": [CacheEntry(entry["type"], _rest(entry)) for entry in target.get("cache-to", ())],
-        "outputs": [_output(entry) for entry in target.get("output", ())],
+        # What is asked for instead of a build has none.
+        "outputs": () if calls else [_output(entry) for entry in target.get("output", ())],
         "annotations": target.get("annotations", ()),
         "attests": [_attest(entry) for entry in target.get("attest", ())],
         "call": target.get("call") or None,
@@ -89,15 +92,20 @@ def _options(name: str, target: Target, scratch: str) -> dict[str, Any]:
 
 
 def _dockerfile(name: str, target: Target, scratch: str) -> str:
-    written: str = target["dockerfile"]
     if target.get("dockerfile-inline"):
         folder = Path(scratch, name)
         folder.mkdir()
         (folder / "Dockerfile").write_text(target["dockerfile-inline"], "utf-8")
         return str(folder / "Dockerfile")
+    return dockerfile_path(target)
+
+
+def dockerfile_path(target: Target) -> str:
+    """Return where a target has its Dockerfile, as a build takes it: from the context's root if that is elsewhere."""
+    written: str = target["dockerfile"]
     if written.startswith("cwd://"):
         return os.path.abspath(written.removeprefix("cwd://"))
-    if is_remote(target["context"]) or is_remote(written) or os.path.isabs(written):
+    if is_remote_context(target["context"]) or is_remote(written) or os.path.isabs(written):
         return written
     return os.path.join(target["context"], written)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mobysession.errors import BakeError, UsageError
@@ -145,11 +145,21 @@ def _line(tree: Any) -> int:
 def parse_json_body(text: str, file: str) -> Body:
     """Return what a JSON file says; BakeError where that is no bake file."""
     try:
-        document = parse_json(text)
+        document = parse_json(text, partial(_without_duplicates, file))
     except ValueError as error:
         line = getattr(error, "lineno", 0)
         raise BakeError(f"this is no JSON: {getattr(error, 'msg', error)}", file=file, line=line) from None
     return body_of(document, file)
+
+
+def _without_duplicates(file: str, pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return the table of pairs; BakeError where a name is there twice, of which JSON does not say what counts."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BakeError(f"{twice!r} is there twice in one table", file=file)
+    return table
 
 
 def body_of(document: object, file: str) -> Body:

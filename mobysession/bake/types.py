@@ -36,6 +36,9 @@ def constraint_of(written: Expression | None) -> str:
     inner = "(?:string|number|bool|any)"
     if re.fullmatch(rf"{inner}|(?:list|set|map)\({inner}\)|tuple\(\[.*\]\)|object\(\{{.*\}}\)", text) is None:
         raise BakeError(f"the type {text!r} is not supported", file=written.file, line=written.line)
+    if re.search(r"\boptional\((?:[^(),]|\((?:[^()]|\([^()]*\))*\))*,", text):
+        message = f"optional() in {text!r} takes a type, and no default"
+        raise BakeError(message, file=written.file, line=written.line)
     return text
 
 

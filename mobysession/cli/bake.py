@@ -68,7 +68,7 @@ def run(target: Target, options: argparse.Namespace) -> int:
         return 0
     from mobysession.bake.grants import refuse_ungranted
 
-    refuse_ungranted(selection.targets, options.allow, sets)
+    refuse_ungranted(selection, options.allow)
     view = options.progress or os.environ.get("BUILDKIT_PROGRESS") or target.view(options.attach) or "auto"
     results = run_async(_bake, selection, target, options, view)
     return _print_results(selection, results, view)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,6 +49,32 @@ async def test_a_bake_returns_results_by_target(folder: Path) -> None:
     assert sorted(attributes["build-arg:V"] for attributes in asked) == ["set", "x", "y"]
     assert json.loads((folder / "metadata.json").read_text()) == {n: r.metadata() for n, r in results.items()}
     assert seen == {"a", "m-x", "m-y"}
+
+
+@pytest.mark.parametrize(("mode", "shown"), [("", ["buildType"]), ("max", ["buildType", "metadata"]), ("false", None)])
+async def test_the_metadata_file_has_the_provenance_of_each_target(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, mode: str, shown: list[str] | None
+) -> None:
+    """As much of it as the environment says."""
+    monkeypatch.setenv("BUILDX_METADATA_PROVENANCE", mode)
+
+    document = json.dumps({"buildType": "b", "metadata": {}}).encode()
+
+    async def script(solve: FakeSolve) -> dict[str, str]:
+        records = daemon.solver.records
+        kept = records.builds[solve.ref].Result.Attestations.add()
+        kept.CopyFrom(records.add_blob("application/vnd.in-toto+json", document))
+        kept.annotations["in-toto.io/predicate-type"] = "https://slsa.dev/provenance/v0.2"
+        return {"containerimage.digest": "sha256:1"}
+
+    async with FakeDaemon.listen(script=script) as daemon:
+        await bake(files=DEFINITION, endpoint=daemon.endpoint, metadata_file=folder / "metadata.json")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert list(metadata) == ["a", "m-x", "m-y"]
+    for of_target in metadata.values():
+        provenance = of_target.get("buildx.build.provenance")
+        assert (list(provenance) if provenance is not None else None) == shown
+    assert os.listdir(folder) == ["metadata.json"]
 
 
 async def test_targets_are_built_side_by_side() -> None:

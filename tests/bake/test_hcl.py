@@ -70,6 +70,11 @@ def value(folder: Path, expression: str, more: str = "", **variables: str) -> st
         ('join(",", flatten([["a"], ["b", ["c"]]]))', "a,b,c"),
         ("jsonencode(merge({ a = 1 }, { b = null }))", '{"a":1,"b":null}'),
         ('join(",", split("/", "a/b"))', "a,b"),
+        ('join(",", split("", "aéb"))', "a,é,b"),
+        ('"${length(split("", ""))}${length(split(",", ""))}"', "01"),
+        ('upper("straße ᾳ ŉ a1")', "STRAßE ᾼ ŉ A1"),
+        ('lower("ΟΔΟΣ İ A")', "οδοσ i a"),
+        ('title("ßa ǆx éa a-b a_b a\'b 1a A")', "ßa ǅx Éa A-B A_b A'B 1a A"),
         ("and(true, not(or(false, notequal(1, 1))))", "true"),
         ('length(range(3)) + strlen(trimspace(title(lower(" A b "))))', "6"),
     ],
@@ -222,6 +227,11 @@ def test_functions_of_the_file(folder: Path) -> None:
         ('group "g" {\n}\n', "group 'g' has no list of targets"),
         ('variable "v" {\n  bogus = 1\n}\n', "a variable has no 'bogus'"),
         ('variable "v" {\n  type = thing\n}\n', "the type 'thing' is not supported"),
+        (
+            'variable "v" {\n  type = object({a=optional(number, 1)})\n}\n',
+            r"optional\(\) in .* takes a type, and no default",
+        ),
+        ('variable "v" {\n  type = object({a=optional(map(any),{})})\n}\n', "takes a type, and no default"),
         ('function "f" {\n  params = []\n}\n', "function 'f' has no result"),
         ('target "a" {\n  tags = []\n  tags = []\n}\n', "'tags' is set twice"),
     ],
@@ -231,3 +241,9 @@ def test_what_no_file_has_is_refused(folder: Path, text: str, message: str) -> N
     with pytest.raises(BakeError, match=message) as caught:
         read(folder, text)
     assert caught.value.line > 0
+
+
+def test_an_attribute_of_an_object_may_be_optional(folder: Path) -> None:
+    """A comma in its type begins no default."""
+    kind = "object({a=optional(tuple([string, bool])), b=optional(map(number))})"
+    assert read(folder, f'variable "v" {{\n  type = {kind}\n}}\n').variables[0].name == "v"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mobysession import limits
+from mobysession.bake.definition import Selection
 from mobysession.bake.grants import refuse_ungranted
 from mobysession.bake.plan import options_of
 from mobysession.bake.read import read_definition
@@ -87,12 +88,13 @@ def test_texts_in_json_are_templates(folder: Path) -> None:
         (b"[]", "a bake file is a table"),
         (b'{"target": 1}', "target is a table"),
         (b"\xff", "is not UTF-8"),
+        (b'{"target": {"t": {"tags": ["1"], "tags": ["2"]}}}', "'tags' is there twice in one table"),
         (b'{"target": {"t": {"args": {"X": "${"}}}}', "an expression has no end"),
         (b'{"target": {"t": {"args": {"X": "${1 +}"}}}}', "this is no expression"),
         (b" " * (limits.MAX_BAKE_FILE + 1), "is larger than"),
         (b"[" * 100_000, "nested too deeply"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_what_cannot_be_read_is_refused(folder: Path, content: bytes, message: str) -> None:
     """With the file's name."""
@@ -112,7 +114,7 @@ def test_a_target_is_a_build(folder: Path) -> None:
         "labels": {"l": "m"},
         "tags": ["t"],
         "target": "stage",
-        "platforms": ["linux/amd64"],
+        "platforms": ["linux/amd64,linux/arm64", "linux/amd64"],
         "no-cache": True,
         "no-cache-filter": ["s"],
         "pull": True,
@@ -134,7 +136,11 @@ def test_a_target_is_a_build(folder: Path) -> None:
     assert (options.context, options.file, options.target) == ("ctx", "ctx/D", "stage")
     assert options.build_contexts == {"a": "x", "b": "target:y"}
     assert (options.build_args, options.labels, options.tags) == ({"A": "1"}, {"l": "m"}, ["t"])
-    assert (options.platforms, options.no_cache, options.no_cache_filter) == (["linux/amd64"], True, ())
+    assert (options.platforms, options.no_cache, options.no_cache_filter) == (
+        ["linux/amd64", "linux/arm64"],
+        True,
+        (),
+    )
     assert (options.pull, options.network, options.shm_size) == (True, "host", "1m")
     assert (options.ulimits, options.add_hosts) == (["nofile=1:2"], ["h=1.1.1.1", "h=2.2.2.2"])
     assert options.secrets == {"f": SecretFile("file"), "e": SecretEnv("E")}
@@ -153,6 +159,15 @@ def test_a_dockerfile_in_the_definition_is_written(folder: Path) -> None:
     file = options_of("t", target, str(folder), {}).file
     assert file == str(folder / "t" / "Dockerfile")
     assert (folder / "t" / "Dockerfile").read_text() == "FROM x\n"
+
+
+def test_what_is_called_for_a_target_has_no_outputs(folder: Path) -> None:
+    """An answer goes nowhere, and an empty image would take the name of the real one."""
+    target = {"context": ".", "dockerfile": "Dockerfile", "output": [{"type": "image", "push": "true"}]}
+    assert options_of("t", {**target, "call": "check"}, str(folder), {}).outputs == ()
+    assert options_of("t", {**target, "call": "build"}, str(folder), {}).outputs == [
+        Output("image", attrs={"push": "true"})
+    ]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +193,7 @@ NEEDS: list[tuple[dict[str, Any], str]] = [
     ({"context": "/etc", "dockerfile-inline": "x"}, "fs.read=/etc"),
     ({"dockerfile": "../D"}, "fs.read=./../D"),
     ({"contexts": {"x": "../up"}}, "fs.read=../up"),
-    ({"contexts": {"x": "oci-layout:///lay@sha256:1"}}, "fs.read=/lay"),
+    ({"contexts": {"x": "oci-layout:///lay@sha256:" + 64 * "a"}}, "fs.read=/lay"),
     ({"secret": [{"id": "s", "src": "/etc/shadow"}]}, "fs.read=/etc/shadow"),
     ({"secret": [{"id": "/etc/shadow"}]}, "fs.read=/etc/shadow"),
     ({"cache-from": [{"type": "local", "src": "/c"}]}, "fs.read=/c"),
@@ -187,42 +202,98 @@ NEEDS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+def chosen(target: dict[str, Any], *sets: str, **others: dict[str, Any]) -> Selection:
+    """Return a selection of the target ``t`` and others, with overrides."""
+    return read_definition([{"target": {"t": target, **others}}]).select(["t", *others], sets)
+
+
 @pytest.mark.parametrize(("target", "needed"), NEEDS)
 def test_leave_is_needed(target: dict[str, Any], needed: str) -> None:
     """Without it the target is refused, with what to allow; with it nothing is said."""
-    targets = {"t": {"context": ".", "dockerfile": "Dockerfile", **target}}
+    selection = chosen(target)
     with pytest.raises(UsageError, match="what was not allowed") as caught:
-        refuse_ungranted(targets, [], [])
+        refuse_ungranted(selection, [])
     assert f"--allow={needed}" in (caught.value.hint or "")
-    refuse_ungranted(targets, [needed], [])
+    refuse_ungranted(selection, [needed])
     if needed.startswith("fs"):
-        refuse_ungranted(targets, ["fs=*"], [])
-        refuse_ungranted(targets, [], [f"t.x={needed.partition('=')[2]}"])
+        refuse_ungranted(selection, ["fs=*"])
 
 
-@pytest.mark.parametrize("value", ["reg.example.com/app:1", "/etc/passwd", "type=local,dest=/etc2", "a/etc"])
-def test_a_part_of_what_the_caller_named_is_no_leave(value: str) -> None:
-    """A path that the caller gave is allowed as a whole only: ``/`` is in most values."""
-    for path in ("/", "/etc"):
-        with pytest.raises(UsageError, match="what was not allowed"):
-            refuse_ungranted({"t": {"context": path, "dockerfile": "D"}}, [], [f"t.tags={value}"])
+SETS: list[tuple[str, dict[str, Any]]] = [
+    ("t.context=/o", {}),
+    ("t.context=cwd:///o", {}),
+    ("t.dockerfile=../D", {"context": "sub"}),
+    ("t.dockerfile=cwd:///o/D", {"context": "sub"}),
+    ("t.contexts.x=/o", {}),
+    ("t.contexts.x=oci-layout:///o:tag", {}),
+    ("t.secret.s=src=/o", {"secret": [{"id": "s", "src": "/p"}]}),
+    ("t.secrets=id=s,src=/o", {}),
+    ("t.ssh=default=/o", {}),
+    ("t.cache-from=type=local,src=/o", {}),
+    ("t.cache-to=type=local,dest=/o", {}),
+    ("t.output=type=tar,dest=/o", {}),
+    ("t.output=/o", {"output": ["/p"]}),
+    ("t.output=/o", {"output": ["/o"]}),
+    ("t.entitlements=network.host", {}),
+    ("*.output=/o", {}),
+]
+
+
+@pytest.mark.parametrize(("override", "target"), SETS)
+def test_what_the_caller_named_is_allowed(override: str, target: dict[str, Any]) -> None:
+    """In every form in which an override has a path or an entitlement; who inherits from the target inherits that."""
+    refuse_ungranted(chosen(target, override), [])
+    refuse_ungranted(chosen(target, override, u={"inherits": ["t"]}), [])
 
 
 @pytest.mark.parametrize(
-    "value", ["/o", "type=local,dest=/o", "type=tar,dest=/o,x=y", "id=s,src=/o", "oci-layout:///o@x", "cwd:///o"]
+    ("override", "needed"),
+    [
+        ("t.labels.x=/o", {"output": ["/o"]}),
+        ("t.args.x=/o", {"secret": [{"id": "s", "src": "/o"}]}),
+        ("t.tags=/o", {"context": "/o", "dockerfile-inline": "x"}),
+        ("t.secret.s=src=/o", {"output": ["/o"]}),
+        ("t.cache-to=type=local,dest=/o", {"contexts": {"x": "/o"}}),
+        ("u.output=/o", {"output": ["/o"]}),
+        ("t.output+=/o/p", {"output": ["/o"]}),
+        ("t.output+=*", {"output": ["/o"]}),
+        ("t.dockerfile=D", {"context": "/o"}),
+        ("t.context=/o", {"dockerfile": "../D"}),
+        ("t.ssh+=default=key", {"ssh": ["other"]}),
+        ("t.ssh=ssh", {}),
+        ("t.context=git@example.com:a/b.git", {}),
+    ],
 )
-def test_what_the_caller_named_is_allowed(value: str) -> None:
-    """In every form in which an option has a path."""
-    target = {"context": ".", "dockerfile": "D", "output": [{"type": "local", "dest": "/o"}]}
-    refuse_ungranted({"t": target}, [], [f"t.output={value}"])
+def test_what_the_caller_named_for_something_else_is_no_leave(override: str, needed: dict[str, Any]) -> None:
+    """It counts for that target alone, for reading or for writing, and only where it is an option of paths."""
+    inline = {"dockerfile-inline": "FROM scratch"}
+    with pytest.raises(UsageError, match=r"what was not allowed: (fs\.(read|write)=\.*/|ssh ).*\(target t\)"):
+        refuse_ungranted(chosen(needed, override, u=inline), [])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"context": "sub", "dockerfile": "cwd://../D"},
+        {"context": "https://example.com/a.git", "dockerfile": "cwd://../D"},
+        {"context": "https://example.com/a.git", "dockerfile": "/etc/D"},
+        {"context": "x://../..", "dockerfile-inline": "x"},
+        {"context": "git@example.com:a/b.git"},
+        {"contexts": {"x": "sub@/../.."}},
+    ],
+)
+def test_leave_is_needed_for_what_looks_remote_or_inside(target: dict[str, Any]) -> None:
+    """A Dockerfile of this machine beside a remote context, a directory called like an address, an agent for git."""
+    with pytest.raises(UsageError, match="what was not allowed"):
+        refuse_ungranted(chosen(target), [])
 
 
 def test_the_environment_lifts_the_bound_of_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of paths only."""
     monkeypatch.setenv("BUILDX_BAKE_ENTITLEMENTS_FS", "false")
-    refuse_ungranted({"t": {"context": "/etc", "dockerfile": "D"}}, [], [])
+    refuse_ungranted(chosen({"context": "/etc", "dockerfile": "D"}), [])
     with pytest.raises(UsageError, match="ssh"):
-        refuse_ungranted({"t": {"context": ".", "dockerfile": "D", "ssh": [{"id": "default"}]}}, [], [])
+        refuse_ungranted(chosen({"ssh": ["default"]}), [])
 
 
 def test_no_leave_is_needed_below_the_working_directory(folder: Path) -> None:
@@ -230,13 +301,13 @@ def test_no_leave_is_needed_below_the_working_directory(folder: Path) -> None:
     (folder / "in").mkdir()
     (folder / "out").symlink_to("/etc")
     inside = {"context": "in", "dockerfile": "D", "output": [{"type": "local", "dest": "o/p"}]}
-    refuse_ungranted({"t": inside}, [], [])
+    refuse_ungranted(chosen(inside), [])
     with pytest.raises(UsageError, match=r"fs\.read=out"):
-        refuse_ungranted({"t": {**inside, "context": "out"}}, [], [])
+        refuse_ungranted(chosen({**inside, "context": "out"}), [])
 
 
 @pytest.mark.parametrize("allow", ["nothing", "fs.read", "fs.read="])
 def test_a_leave_for_nothing_is_refused(allow: str) -> None:
     """As a misspelt one would be taken for given."""
     with pytest.raises(UsageError):
-        refuse_ungranted({}, [allow], [])
+        refuse_ungranted(Selection(), [allow])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mobysession import limits
-from mobysession.bake.definition import Definition
+from mobysession.bake.definition import Definition, platforms_of
 from mobysession.bake.read import read_definition
 from mobysession.errors import BakeError, UsageError
 
@@ -18,6 +18,13 @@ CACHE_B = {"ref": "b", "type": "registry"}
 
 def resolved(targets: dict[str, Any], *names: str, sets: tuple[str, ...] = (), **groups: list[str]) -> dict[str, Any]:
     """Return the targets that a definition comes to."""
+    return resolved_of(targets, groups, *names, sets=sets)
+
+
+def resolved_of(
+    targets: dict[str, Any], groups: dict[str, list[str]], *names: str, sets: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return the targets that a definition with groups comes to."""
     document = {"target": targets, "group": {name: {"targets": inner} for name, inner in groups.items()}}
     return read_definition([document]).select(names, sets).targets
 
@@ -89,9 +96,41 @@ def test_several_files_say_more_of_one_target() -> None:
 
 
 def test_groups_stand_for_targets_and_groups() -> None:
-    """Nested ones are expanded, each target once; a group in itself does no harm."""
-    chosen = resolved({"a": {}, "b": {}, "c": {}}, "all", all=["a", "some", "all"], some=["b", "a", "c"])
+    """Nested ones are expanded, each target once."""
+    chosen = resolved({"a": {}, "b": {}, "c": {}}, "all", all=["a", "some"], some=["b", "a", "c"])
     assert list(chosen) == ["a", "b", "c"]
+
+
+def test_within_a_group_its_name_is_that_of_a_target() -> None:
+    """By itself, and where groups hold each other."""
+    assert list(resolved({"default": {}}, default=["default"])) == ["default"]
+    assert list(resolved({"a": {}, "b": {}}, "a", a=["a", "b"])) == ["a", "b"]
+    assert list(resolved({"b": {}, "c": {}}, "b", a=["b"], b=["a", "c"])) == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"x": ["x"]}, "there is no target 'x', only a group of that name"),
+        ({"x": ["a", "x"]}, "there is no target 'x', only a group of that name"),
+        ({"x": ["y"], "y": ["x"]}, "there is no target 'x', only a group of that name"),
+        ({"x": ["a", "y"], "y": []}, "there is no target 'y', only a group of that name"),
+        ({"x": []}, "the group 'x' has no targets"),
+    ],
+)
+def test_a_group_that_comes_to_nothing_is_refused(groups: dict[str, list[str]], message: str) -> None:
+    """Nobody takes for built what was not."""
+    with pytest.raises(BakeError, match=message):
+        resolved_of({"a": {}}, groups, "x")
+
+
+def test_many_groups_within_groups_are_expanded_at_once_or_refused() -> None:
+    """Each is looked at once, however many ways lead to it; what is too deep for a stack is refused as such."""
+    levels = {f"g{n}": [f"g{n + 1}", f"h{n + 1}"] for n in range(50)}
+    levels |= {f"h{n}": [f"g{n + 1}", f"h{n + 1}"] for n in range(1, 50)}
+    assert list(resolved_of({"g50": {}, "h50": {}}, levels, "g0")) == ["g50", "h50"]
+    with pytest.raises(BakeError, match="nested too deeply"):
+        resolved_of({"t": {}}, {f"g{n}": [f"g{n + 1}"] for n in range(5000)}, "g0")
 
 
 def test_patterns_choose_targets_and_groups() -> None:
@@ -140,6 +179,16 @@ def test_a_linked_target_has_all_platforms() -> None:
     targets = {"a": {"contexts": {"x": "target:b"}, "platforms": [*several, "linux/386"]}, "b": {"platforms": several}}
     with pytest.raises(BakeError, match="'b' is not built for all platforms of 'a'"):
         resolved(targets, "a")
+
+
+def test_one_text_may_name_several_platforms() -> None:
+    """Those of linked targets are compared one by one."""
+    both = "linux/amd64,linux/arm64"
+    targets = {"a": {"contexts": {"x": "target:b"}, "platforms": ["linux/arm64", "linux/amd64"]}, "b": {}}
+    chosen = resolved(targets, "a", sets=(f"b.platform={both}",))
+    assert platforms_of(chosen["b"]) == ["linux/amd64", "linux/arm64"]
+    with pytest.raises(BakeError, match="'b' is not built for all platforms of 'a'"):
+        resolved(targets, "a", sets=(f"b.platform={both}", "a.platform=linux/386,linux/amd64"))
 
 
 @pytest.mark.parametrize(
