@@ -118,6 +118,28 @@ def test_an_ignored_copy_source(engine: Engine, tmp_path: Path, driver: str) -> 
     assert ".dockerignore" in (failed.hint or "")
 
 
+@pytest.mark.parametrize("tree", ["base", "mobysession-base"])
+def test_a_copy_source_that_is_missing_in_a_stage_or_an_image(
+    engine: Engine, tmp_path: Path, driver: str, tree: str
+) -> None:
+    """The hint names what was looked into, and not the context."""
+    dockerfile = f"""\
+FROM mobysession-base AS base
+RUN echo stage > /stage
+FROM mobysession-base AS last
+COPY --from={tree} /nowhere /
+"""
+    failed = _failure(engine, make_context(tmp_path / "context", dockerfile), driver=driver)
+    assert (failed.hint or "").startswith(f"/nowhere is not in {tree}: check the path")
+    assert (failed.stage, failed.lines) == ("last", (4, 4))
+
+
+def test_the_name_of_an_only_stage(engine: Engine, tmp_path: Path, driver: str) -> None:
+    """No engine says it in the step's name, and it is the one in the Dockerfile."""
+    context = make_context(tmp_path / "context", "FROM mobysession-base AS Only\nRUN exit 3\n")
+    assert _failure(engine, context, driver=driver).stage == "only"
+
+
 def test_an_unknown_target(engine: Engine, tmp_path: Path, driver: str) -> None:
     """The stage is named."""
     context = make_context(tmp_path / "context", "FROM mobysession-base AS one\n")

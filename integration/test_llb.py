@@ -73,13 +73,21 @@ def test_a_failure_shows_the_line_of_python(engine: Engine) -> None:
         assert caught.value.dockerfile == "test_llb.py"
 
 
+def test_a_path_that_is_missing_in_a_state(engine: Engine) -> None:
+    """The hint does not speak of a build context, which a graph need not have."""
+    with pytest.raises(BuildFailed) as caught:
+        build_image(engine, BASE.copy(BASE.file(llb.mkfile("/a", "1")), "/nowhere", "/"))
+    assert (caught.value.hint or "").startswith("/nowhere is not in what the step copies from")
+
+
 def test_merging_is_for_the_image_store_of_containerd(engine: Engine, witness: Witness) -> None:
     """Where the engine has it, what one state changed is in the other; elsewhere the engine says what is missing."""
     changed = BASE.file(llb.mkfile("/one", "1"))
     merged = llb.merge(BASE.file(llb.mkfile("/two", "2")), llb.diff(BASE, changed))
     if not engine.containerd_image_store:
-        with pytest.raises(BuildFailed, match="mergeop"):
+        with pytest.raises(BuildFailed, match="mergeop") as caught:
             build_image(engine, merged)
+        assert "containerd image store" in (caught.value.hint or "")
         return
     image = build_image(engine, merged, image_config={})
     assert witness.read(image.image_id, "/one") == b"1"

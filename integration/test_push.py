@@ -69,6 +69,17 @@ def test_an_image_is_pushed_under_each_of_its_names(
         ]
 
 
+def test_each_output_is_pushed_under_its_own_name(engine: Engine, registry: Registry, context: Path) -> None:
+    """Several outputs with names of their own are all in the registry, also where the engine itself pushes."""
+    if engine.api < (1, 45):
+        pytest.skip("a build has one output on this engine")
+    names = ("first", "second")
+    outputs = [f"type=image,name={registry.address}/several/{name},push=true" for name in names]
+    build_image(engine, context, outputs=outputs, credentials={registry.address: (USER, PASSWORD)})
+    for name in names:
+        assert _manifest(registry, f"several/{name}", "latest")
+
+
 def test_a_registry_that_refuses_fails_the_build(engine: Engine, registry: Registry, context: Path) -> None:
     """With its words and a hint; the password is in none of them."""
     name = f"{registry.address}/refused"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from mobysession.build.options import BuildOptions
+from mobysession.build.options import BuildOptions, check_listener
 from mobysession.build.prepare import Prepared, prepare, refuse_unsupported
 from mobysession.build.progress import BuildProgress
 from mobysession.buildkit.control import speak_control
@@ -76,6 +76,7 @@ async def build(
 
     Cancel: the engine cancels the build; nothing of it runs on.
     """
+    check_listener(on_status)
     return await build_with(make_options(context, options), endpoint=endpoint, progress=progress, on_status=on_status)
 
 
@@ -133,6 +134,10 @@ class BuildOn:
 
     async def prepare(self, options: BuildOptions) -> Prepared:
         """Do what is done before the engine is asked; errors as of `mobysession.build.prepare.prepare`."""
+        if options.build_contexts and self.ask is None:
+            from mobysession.build.contexts import refuse_inner
+
+            refuse_inner(options.build_contexts)
         return await trio.to_thread.run_sync(prepare, options, self.dialer.endpoint.url)
 
     def session(self, prepared: Prepared) -> Session:
@@ -240,7 +245,7 @@ async def _run(on: BuildOn, session: Session, prepared: Prepared, progress: Buil
                 nursery.start_soon(control_stream.dial, dialer)
             async with session.attach():
                 try:
-                    result = await _drive(dialer, options, session, dockerfile.name, progress, control_stream, on.ask)
+                    result = await _drive(dialer, prepared, session, progress, control_stream, on.ask)
                 except RpcError:
                     in_flight = session.in_flight
                     raise
@@ -290,13 +295,13 @@ class _Pending:
 
 async def _drive(
     dialer: EndpointDialer,
-    options: BuildOptions,
+    prepared: Prepared,
     session: Session,
-    dockerfile: str,
     progress: BuildProgress,
     control_stream: _Pending,
     ask: Ask | None,
 ) -> BuildResult:
+    options, dockerfile = prepared.options, prepared.dockerfile.name
     tags = tuple(options.tags)
     if options.driver != "classic":
         try:
@@ -337,6 +342,7 @@ async def _drive(
         session_id=session.id,
         dockerfile=dockerfile,
         progress=progress,
+        given_attrs=prepared.given_attrs,
         headers=session.spans.introduction() if session.spans is not None else (),
     )
     return make_result(response, progress.status, session, tags=tags, driver="classic")
@@ -361,6 +367,8 @@ def _held(view: View, access: Access) -> View:
 def view_of(progress: str | View | None) -> View | None:
     """Return the view that ``progress`` stands for, on stderr; UsageError where there is none of that name."""
     if not isinstance(progress, str):
+        if progress is not None and not hasattr(progress, "update"):
+            raise UsageError(f"progress takes a name or a view, not an object of type {type(progress).__name__}")
         return progress
     from mobysession.progress.view import open_view
 

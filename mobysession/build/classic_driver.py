@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -43,11 +44,13 @@ async def build_classic(
     session_id: str,
     dockerfile: str,
     progress: BuildProgress,
+    given_attrs: Mapping[str, str] = MappingProxyType({}),
     headers: Sequence[tuple[str, str]] = (),
 ) -> Mapping[str, str]:
     """Run the build and return a response with the keys that the other driver's has, as far as the engine tells.
 
-    ``headers`` are lines besides those of the request itself.
+    ``given_attrs`` are those of ``options.frontend_attrs`` that somebody gave; the others were found, and what the
+    build depends on of these can be asked for. ``headers`` are lines besides those of the request itself.
 
     Raises:
         ClassicBuildError: the engine said that the build failed, in text.
@@ -58,6 +61,8 @@ async def build_classic(
 
     Cancel: the connection is closed, which cancels the build.
     """
+    if given_attrs:
+        raise UnsupportedByEngine("POST /build has no frontend_attrs", hint="Use an engine with /grpc.")
     _refuse_unaskable(options)
     query = build_query(options, build_id=new_id(), session_id=session_id, dockerfile=dockerfile)
     response: dict[str, str] = {}
@@ -125,6 +130,8 @@ def _refuse_outputs(options: BuildOptions) -> None:
             "POST /build does not tell which image an output with tar=false has",
             hint="Leave tar=false out and unpack the tar, or use an engine with /grpc.",
         )
+    if any(output.annotations for output in options.exports()):
+        raise UnsupportedByEngine("POST /build has no annotations", hint="Use an engine with /grpc.")
     if any(output.type == "cacheonly" for output in options.exports()):
         # Docker 20.10 takes it, and later ones look for an exporter without a name.
         raise UnsupportedByEngine(

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mobysession.errors import ContextError
+from mobysession.errors import ContextError, UsageError
 from mobysession.filesync.dockerignore import read_file
 from mobysession.filesync.source import opened
 from mobysession.filesync.sources import as_source
@@ -33,10 +33,13 @@ __all__ = [
     "key_of_sources",
     "local_name",
     "local_sources",
+    "refuse_inner",
 ]
 
 #: Values that the engine resolves: with a scheme, or as git addresses without one.
 _REMOTE = r"(?:[a-z][a-z0-9+.-]*://|[\w-]+@[\w.-]+:|github\.com/|docker-image:|oci-layout:|target:|input:)"
+#: Those among them that only bake has anything for: what another target is made of.
+_INNER = ("target:", "input:")
 _TAKEN = ("context", "dockerfile")
 
 
@@ -97,6 +100,20 @@ def local_sources(options: BuildOptions) -> dict[str, Source]:
 def is_remote(value: str) -> bool:
     """Tell whether a named context is for the engine to find."""
     return re.match(_REMOTE, value) is not None
+
+
+def refuse_inner(named: Mapping[str, SourceLike]) -> None:
+    """Refuse contexts that mean the result of another build, where there is none.
+
+    Raises:
+        UsageError: one does. The engine would tell of it only where the Dockerfile uses the context.
+    """
+    for name, given in named.items():
+        if isinstance(given, str) and given.startswith(_INNER):
+            raise UsageError(
+                f"the context {name!r} is {given!r}, and there is no other target in a build",
+                hint="Build both with bake; or, if a directory is meant, write ./ in front of it.",
+            )
 
 
 def context_name(name: str) -> str:

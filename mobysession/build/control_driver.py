@@ -141,7 +141,7 @@ async def _solve_and_follow(
             response = dict((await (ask or _ask)(control, request, metadata=metadata)).ExporterResponse)
         except RpcError as error:
             failure = error
-        await followed.wait_quiet()
+        await followed.wait_quiet(failed=failure is not None)
         nursery.cancel_scope.cancel()
     return response, failure
 
@@ -174,12 +174,26 @@ class _Followed:
 
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.last_message = trio.current_time()
+        self._last_message = trio.current_time()
+        self._was_heard = False
 
-    async def wait_quiet(self) -> None:
-        """Wait for the end of the stream, but not longer than it is silent for `limits.STATUS_SILENCE` seconds."""
+    def hear(self) -> None:
+        """Take note of a message."""
+        self._last_message = trio.current_time()
+        self._was_heard = True
+
+    async def wait_quiet(self, *, failed: bool) -> None:
+        """Wait for the end of the stream, but not longer than it is silent for `limits.STATUS_SILENCE` seconds.
+
+        After a solve that ``failed`` without a message, `limits.STATUS_AFTER_REFUSAL` seconds are enough.
+        """
+        ended = trio.current_time()
         while not self.done.is_set():
-            remaining = self.last_message + limits.STATUS_SILENCE - trio.current_time()
+            if failed and not self._was_heard:
+                patient_until = ended + limits.STATUS_AFTER_REFUSAL
+            else:
+                patient_until = self._last_message + limits.STATUS_SILENCE
+            remaining = patient_until - trio.current_time()
             if remaining <= 0:
                 return
             with trio.move_on_after(remaining):
@@ -190,7 +204,7 @@ async def _follow(control: Control, ref: str, progress: BuildProgress, followed:
     try:
         async with aclosing(control.status(ref)) as responses:
             async for response in responses:
-                followed.last_message = trio.current_time()
+                followed.hear()
                 progress.apply(response)
     except RpcError as error:
         # A solve that fails at once is forgotten before its status can be asked for; the solve's own error says why.
@@ -211,13 +225,14 @@ async def _worker_facts(control: Control, options: BuildOptions, *, has_store: b
     by_default = "provenance" not in attested and _attests_by_default()
     if not has_store and not wants_gateway:
         return "", by_default
-    special = attested or options.annotations or len(options.platforms) > 1
+    annotated = _is_annotated(options)
+    special = attested or annotated or len(options.platforms) > 1
     if not wants_gateway and not special and not by_default:
         return "", False
     labels = await control.worker_labels()
     holds_more = not has_store or any(_SNAPSHOTTER_LABEL in label for label in labels)
     if special and not holds_more:
-        _refuse_in_graph_driver(options)
+        _refuse_in_graph_driver(options, annotated=annotated)
     gateway = next((label[_GATEWAY_LABEL] for label in labels if _GATEWAY_LABEL in label), "")
     if wants_gateway and not gateway:
         raise UnsupportedByEngine(
@@ -225,6 +240,16 @@ async def _worker_facts(control: Control, options: BuildOptions, *, has_store: b
             hint="Give the address itself, or use driver='classic' (--driver classic), where the engine fills it in.",
         )
     return gateway, by_default and holds_more
+
+
+def _is_annotated(options: BuildOptions) -> bool:
+    """Tell whether an image is to have annotations: those of the build, or of an output."""
+    if not options.annotations and not options.outputs:
+        return False
+    images = [output for output in options.exports() if output.type in _IMAGES]
+    if options.annotations and (images or not options.outputs):
+        return True
+    return any(output.annotations for output in images)
 
 
 def _attests_by_default() -> bool:
@@ -236,7 +261,7 @@ def _attests_by_default() -> bool:
     return not parse_bool(given)
 
 
-def _refuse_in_graph_driver(options: BuildOptions) -> None:
+def _refuse_in_graph_driver(options: BuildOptions, *, annotated: bool) -> None:
     """Refuse what an image in a graph driver has no place for."""
     store = "Enable the containerd image store in the engine's configuration (Docker 24 and later)"
     if len(options.platforms) > 1:
@@ -249,8 +274,7 @@ def _refuse_in_graph_driver(options: BuildOptions) -> None:
             "this engine keeps images in a graph driver, where they have no attestations",
             hint=f"{store}, or leave the attestations out (provenance=False, sbom=False).",
         )
-    exports = options.exports()
-    if options.annotations and (not exports or any(export.type in _IMAGES for export in exports)):
+    if annotated:
         raise UnsupportedByEngine(
             "this engine keeps images in a graph driver, where they have no annotations",
             hint=f"{store}, or use labels.",

@@ -10,6 +10,7 @@ Source: docker/buildx util/buildflags/export.go and build/opt.go.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ _TYPES: Final = ("local", "tar", "oci", "docker", "image", "registry", "cacheonl
 _STREAMS: Final = frozenset(("tar", "oci", "docker"))
 _IN_ENGINE: Final = frozenset(("image", "registry", "cacheonly"))
 _STDOUT: Final = "-"
+#: How the attributes begin that are annotations; see `mobysession.build.annotations.Annotation.attribute`.
+_ANNOTATION: Final = r"annotation[-.\[]"
 #: The Engine API version since which a build may have several outputs (Docker 26, BuildKit 0.13).
 _SEVERAL_SINCE: Final = (1, 45)
 #: The last Engine API version of which all engines lack mode=delete (BuildKit 0.31).
@@ -106,6 +109,11 @@ class Output:
     def is_pushed(self) -> bool:
         """Whether it goes to a registry."""
         return self.type == "registry" or parse_bool(self.attrs.get("push", "")) is True
+
+    @property
+    def annotations(self) -> list[str]:
+        """The names of its attributes that are annotations, as ``annotation-index.KEY``."""
+        return [name for name in self.attrs if re.match(_ANNOTATION, name)]
 
     @property
     def is_stdout(self) -> bool:

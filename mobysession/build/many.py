@@ -12,7 +12,7 @@ nothing that goes over it; see `mobysession.build.one_session`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -21,7 +21,7 @@ import trio
 
 from mobysession import limits
 from mobysession.build.build import BuildOn, build_with, make_options, view_of
-from mobysession.build.options import BuildOptions
+from mobysession.build.options import BuildOptions, check_listener
 from mobysession.build.progress import BuildProgress
 from mobysession.build.retries import Attempts, check_repeatable
 from mobysession.concurrency import open_nursery
@@ -97,6 +97,8 @@ async def build_many(
 
     Cancel: the engine cancels all builds.
     """
+    if isinstance(builds, str | Mapping | BuildOptions) or not isinstance(builds, Iterable):
+        raise UsageError("builds takes a list, of BuildOptions or of mappings of their fields")
     options = [_options(build) for build in builds]
     called = _names(options, names)
     if one_session and retries:
@@ -138,6 +140,7 @@ async def open_many(
 
     The view is closed with the block, and shows the error that leaves it.
     """
+    check_listener(on_status)
     if at_once is not None and at_once < 1:
         raise UsageError("at_once is the number of builds that run at the same time, 1 or more")
     if retries < 0:
@@ -282,6 +285,10 @@ async def _grounds(
 def _options(build: BuildOptions | Mapping[str, Any]) -> BuildOptions:
     if isinstance(build, BuildOptions):
         return build
+    if not isinstance(build, Mapping):
+        raise UsageError(
+            f"a build is a BuildOptions or a mapping of its fields, not an object of type {type(build).__name__}"
+        )
     fields = dict(build)
     return make_options(fields.pop("context", "."), fields)
 

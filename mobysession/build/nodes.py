@@ -24,6 +24,7 @@ import trio
 from mobysession.build.build import build_with, make_options
 from mobysession.build.exports import Output, refuse_impossible
 from mobysession.build.many import Many, open_many
+from mobysession.build.options import check_listener
 from mobysession.build.outputs import check_outputs, write_outputs
 from mobysession.build.platforms import normal_platform
 from mobysession.build.push import PushStep
@@ -205,6 +206,7 @@ class Builder:
         self, options: BuildOptions, *, progress: str | View | None = None, on_status: OnStatus | None = None
     ) -> BuildResult:
         """Build what ``options`` say; see `build`."""
+        check_listener(on_status)
         options = await trio.to_thread.run_sync(with_environment, options)
         assigned = await self._assigned(options)
         if len(assigned) == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mobysession.session.access import Access
     from mobysession.session.tracing import Tracing
 
-__all__ = ["Attach", "BuildOptions", "Driver", "Ulimit", "parse_size"]
+__all__ = ["Attach", "BuildOptions", "Driver", "Ulimit", "check_listener", "parse_size"]
 
 #: How the engine is asked: BuildKit's Control API, or the Engine API's ``/build?version=2``; auto prefers the first.
 Driver = Literal["auto", "control", "classic"]
@@ -43,6 +43,26 @@ _REMOTE = r"(?:https?|git|ssh):/|git@|github\.com/"
 _NETWORK_MODES = ("default", "none", "host")
 #: What an image reference looks like, loosely: the engine has the last word, this catches slips before a build starts.
 _REFERENCE = r"(?:[A-Za-z0-9.\-_\[\]:]+/)*[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?::[\w][\w.\-]{0,127})?"
+
+
+#: What docker/go-units ulimit.go has names for; engines refuse others.
+_LIMITS = frozenset(
+    (
+        *("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio"),
+        *("rttime", "sigpending", "stack"),
+    )
+)
+
+
+#: The lists: of texts, or of values of a class too, by its name: its module is only loaded by who has some (start-up).
+_LISTS = {
+    **dict.fromkeys(("tags", "no_cache_filter", "platforms", "add_hosts", "allow", "ssh", "services"), ""),
+    **dict.fromkeys(("cache_from", "cache_to"), "CacheEntry"),
+    "ulimits": "Ulimit",
+    "outputs": "Output",
+    "attests": "Attest",
+    "annotations": "Annotation",
+}
 
 
 class Ulimit(NamedTuple):
@@ -65,7 +85,9 @@ class Ulimit(NamedTuple):
             limit = cls(name, int(soft), int(hard or soft))
         except ValueError:
             raise UsageError(f"{text!r} is no ulimit: it must look like nofile=1024:2048") from None
-        if not name or (limit.hard != -1 and (limit.soft > limit.hard or limit.soft == -1)):
+        if name not in _LIMITS:
+            raise UsageError(f"there is no ulimit {name!r}", hint=f"Choose one of {', '.join(sorted(_LIMITS))}.")
+        if limit.hard != -1 and (limit.soft > limit.hard or limit.soft == -1):
             raise UsageError(f"ulimit {text!r}: the soft limit must not exceed the hard one")
         return limit
 
@@ -113,7 +135,8 @@ class BuildOptions:
         allow: entitlements: ``network.host``, ``security.insecure``, ``device`` or ``device=NAME``.
         cgroup_parent: the cgroup above those of RUN.
         call: ask for something else than a build: ``check``, ``outline``, ``targets``, or a request of the frontend's
-            own; as `Call` or as text like ``outline,format=json``. What it says is ``answer`` of the result.
+            own; as `Call` or as text like ``outline,format=json``. What it says is ``answer`` of the result. Not with
+            ``outputs``, ``push`` or ``load``.
         source_policy: rules on what sources become: a file as ``EXPERIMENTAL_BUILDKIT_SOURCE_POLICY`` names one, or its
             JSON as a mapping. None: the file of that variable.
         frontend_attrs: further attributes of the frontend, as BuildKit knows them; they win over those made of options.
@@ -176,17 +199,9 @@ class BuildOptions:
     attach: Attach = "auto"
 
     def __post_init__(self) -> None:
-        lists = ("tags", "no_cache_filter", "platforms", "add_hosts", "ulimits", "ssh", "cache_from", "cache_to")
-        for name in (*lists, "outputs", "services", "annotations", "attests", "allow"):
-            if isinstance(getattr(self, name), str):
-                raise UsageError(f"{name} takes a list, not one string")
-        _check_mapping("build_args", self.build_args, optional=True)
-        _check_mapping("labels", self.labels)
-        _check_mapping("frontend_attrs", self.frontend_attrs)
+        _check_kinds(self)
         if not all(self.build_contexts):
             raise UsageError("a named context has an empty name")
-        if not isinstance(self.secrets, Mapping):
-            raise UsageError("secrets takes a mapping of secret ID to source")
         if self.access is not None and not hasattr(self.access, "decide"):
             raise UsageError(f"access takes an Access, not an object of type {type(self.access).__name__}")
         for text in (self.target or "", *self.tags, *self.platforms, *_texts(self.build_args), *_texts(self.labels)):
@@ -212,6 +227,12 @@ class BuildOptions:
         if self.called() is None:
             # Whoever asks for a build by its name asks for nothing else, and nobody need look twice.
             object.__setattr__(self, "call", None)
+        elif self.outputs or self.push or self.load:
+            # The engine would put an empty image under the name of the real one.
+            raise UsageError(
+                "call has an answer and makes nothing that outputs, push or load could take",
+                hint="Leave them out, or call (--call, --check).",
+            )
         if self.timeline is not None:
             from mobysession.build.timeline import check_timeline  # only for who wants one: start-up
 
@@ -284,6 +305,8 @@ class BuildOptions:
 
     def shm_bytes(self) -> int | None:
         """Return ``shm_size`` in bytes; None where it was not given."""
+        if not isinstance(self.shm_size, int | str | None):
+            raise UsageError(f"shm_size takes a number of bytes or a text, not {_said(self.shm_size)}")
         return parse_size(self.shm_size) if self.shm_size is not None else None
 
     def arguments(self) -> dict[str, str]:
@@ -360,6 +383,56 @@ def _caches(given: Sequence[str | CacheEntry], *, exported: bool) -> list[CacheE
     return parse_entries(given, exported=exported)
 
 
+def _check_kinds(options: BuildOptions) -> None:
+    """Refuse what is of another type than its option, which type checkers find and nobody else."""
+    for name, kind in _LISTS.items():
+        _check_list(name, getattr(options, name), kind)
+    for name in ("target", "cgroup_parent"):
+        if not isinstance(given := getattr(options, name), str | None):
+            raise UsageError(f"{name} takes a text, not {_said(given)}")
+    for name in ("file", "iidfile", "metadata_file", "timeline"):
+        if not isinstance(given := getattr(options, name), str | os.PathLike | None):
+            raise UsageError(f"{name} takes a path, not {_said(given)}")
+    if not isinstance(options.source_policy, str | os.PathLike | Mapping | None):
+        raise UsageError(f"source_policy takes a path or a mapping, not {_said(options.source_policy)}")
+    if options.call is not None and not _is_text_or(options.call, "Call"):
+        raise UsageError(f"call takes a text or a Call, not {_said(options.call)}")
+    if not isinstance(options.build_contexts, Mapping):
+        raise UsageError("build_contexts takes a mapping of name to tree")
+    if not isinstance(options.secrets, Mapping):
+        raise UsageError("secrets takes a mapping of secret ID to source")
+    if not isinstance(options.image_config, Mapping | None):
+        raise UsageError("image_config takes a mapping of docker's names to values")
+    _check_mapping("build_args", options.build_args, optional=True)
+    _check_mapping("labels", options.labels)
+    _check_mapping("frontend_attrs", options.frontend_attrs)
+
+
+def _check_list(name: str, given: object, kind: str) -> None:
+    if isinstance(given, str):
+        raise UsageError(f"{name} takes a list, not one string")
+    if isinstance(given, Mapping) and name in ("ssh", "annotations"):
+        return
+    if isinstance(given, bytes | Mapping) or not isinstance(given, Collection):
+        raise UsageError(f"{name} takes a list, not {_said(given)}")
+    for one in given:
+        if name == "services":
+            if not hasattr(one, "register"):
+                raise UsageError(f"services takes services to host, not {_said(one)}")
+        elif not _is_text_or(one, kind):
+            hint = "Write it as a text, str(path)." if isinstance(one, os.PathLike) else None
+            values = f" or values of {kind}" if kind else ""
+            raise UsageError(f"{name} takes texts{values}, not {_said(one)}", hint=hint)
+
+
+def _is_text_or(given: object, kind: str) -> bool:
+    return isinstance(given, str) or any(one.__name__ == kind for one in type(given).__mro__)
+
+
+def _said(given: object) -> str:
+    return "None" if given is None else f"an object of type {type(given).__name__}"
+
+
 def _check_mapping(name: str, given: object, *, optional: bool = False) -> None:
     if not isinstance(given, Mapping):
         raise UsageError(f"{name} takes a mapping of name to value")
@@ -400,6 +473,21 @@ def _parse_host(line: str) -> tuple[str, str]:
         except ValueError:
             raise UsageError(f"host entry {line!r}: {address!r} is no IP address, nor host-gateway") from None
     return host, address
+
+
+def check_listener(on_status: object) -> None:
+    """Refuse what cannot be called with a status, or would have to be awaited; UsageError."""
+    if on_status is None:
+        return
+    from inspect import iscoroutinefunction  # only for who listens: start-up
+
+    if not callable(on_status):
+        raise UsageError(f"on_status takes a function, not {_said(on_status)}")
+    if iscoroutinefunction(on_status) or iscoroutinefunction(type(on_status).__call__):
+        raise UsageError(
+            "on_status is called and not awaited, so that an async function would do nothing",
+            hint="Give a plain function, or watch the build with open_build.",
+        )
 
 
 def _texts(mapping: Mapping[str, str | None]) -> list[str]:

@@ -6,6 +6,7 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from mobysession import dockerconfig
@@ -53,6 +54,7 @@ class Prepared(NamedTuple):
         outputs: takes what the engine sends; None where it sends nothing.
         stores: the OCI layouts that it reads and writes; None where there can be none.
         leaks: looks for secrets where they do not belong; None where there are no secrets.
+        given_attrs: the attributes of the frontend that were given, without those that are found.
     """
 
     options: BuildOptions
@@ -65,6 +67,7 @@ class Prepared(NamedTuple):
     outputs: FileSend | None = None
     stores: LocalStores | None = None
     leaks: LeakWatch | None = None
+    given_attrs: Mapping[str, str] = MappingProxyType({})
 
 
 def prepare(options: BuildOptions, url: str) -> Prepared:
@@ -82,6 +85,7 @@ def prepare(options: BuildOptions, url: str) -> Prepared:
         from mobysession.build.shorthands import with_environment
 
         options = with_environment(options)
+    given_attrs = options.frontend_attrs
     options, contexts, upload = _look(options)
     options = _with_found(options, contexts)
     files = FileSync(contexts.sources, strict=options.strict)
@@ -119,6 +123,7 @@ def prepare(options: BuildOptions, url: str) -> Prepared:
         outputs,
         stores,
         leaks,
+        given_attrs,
     )
 
 

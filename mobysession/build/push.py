@@ -36,12 +36,13 @@ __all__ = ["PushStep", "names_to_push", "push_images"]
 
 
 def names_to_push(options: BuildOptions) -> list[str]:
-    """Return the names under which outputs of a build are to be pushed."""
+    """Return the names under which outputs of a build are to be pushed, each once."""
+    names: list[str] = []
     for output in options.exports():
         if output.type in ("image", "registry") and output.is_pushed:
             named = output.attrs.get("name", "")
-            return list(options.tags) or [name for name in named.split(",") if name]
-    return []
+            names += options.tags or [name for name in named.split(",") if name]
+    return list(dict.fromkeys(names))
 
 
 async def push_images(endpoint: Endpoint, options: BuildOptions, progress: BuildProgress) -> str | None:

@@ -236,8 +236,15 @@ def build_query(options: BuildOptions, *, build_id: str, session_id: str, docker
         query.append(("ulimits", json.dumps(listed)))
     if arguments := options.arguments():
         query.append(("buildargs", json.dumps(arguments)))
-    if options.labels:
-        query.append(("labels", json.dumps(dict(options.labels))))
+    labels = {
+        # What git knows of a context may be labels.
+        **{
+            key.removeprefix("label:"): text for key, text in options.frontend_attrs.items() if key.startswith("label:")
+        },
+        **options.labels,
+    }
+    if labels:
+        query.append(("labels", json.dumps(labels)))
     return query
 
 

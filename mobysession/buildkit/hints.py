@@ -15,6 +15,13 @@ __all__ = ["hint_for"]
 _NOT_IN_CONTEXT = (
     "{name} is not in the build context: check the path, which counts from the context's directory, and .dockerignore."
 )
+_NOT_IN_STAGE = (
+    "{name} is not in {tree}: check the path, which counts from the root of that stage, image or named context."
+)
+_NOT_IN_TREE = (
+    "{name} is not in what the step copies from: check the path, which counts from the root of that tree, and where"
+    " this is a directory of yours, .dockerignore."
+)
 _NO_AGENT = (
     "The Dockerfile asks for the SSH agent {name}: pass it with --ssh {name}, for the agent of SSH_AUTH_SOCK, or"
     " --ssh {name}=KEYFILE."
@@ -137,8 +144,20 @@ _HINTS: tuple[tuple[str, str], ...] = (
         _NOT_IN_CONTEXT,
     ),
     (
+        # What is in an image is looked for where the engine has mounted it, and some say so.
+        r"lstat (?:\S+/merged)?(?P<name>/[^\s:]*): no such file or directory",
+        _NOT_IN_STAGE,
+    ),
+    (
         r"no space left on device",
         "The disk of the engine is full: docker builder prune removes cached steps, docker system prune unused images.",
+    ),
+    (
+        r"requested feature (?:merge|diff)op +has been disabled|unknown API capability (?:merge|diff)op",
+        (
+            "llb.merge and llb.diff need an engine that keeps images in containerd: enable the containerd image store"
+            " in its configuration (Docker 24 and later), or copy the files instead."
+        ),
     ),
     (
         r"subdir not supported yet",
@@ -164,11 +183,48 @@ _HINTS: tuple[tuple[str, str], ...] = (
 )
 
 
-def hint_for(text: str) -> str | None:
-    """Return what the reader of ``text``, a message of the engine, can do; None where nothing is known to help."""
+def hint_for(text: str, *, step: str | None = None) -> str | None:
+    """Return what the reader of ``text``, a message of the engine, can do; None where nothing is known to help.
+
+    ``step`` is the name of the step that failed: no message says where it copies from.
+    """
     for pattern, hint in _HINTS:
         found = re.search(pattern, text)
-        if found is not None:
-            names = found.groupdict()
-            return hint.replace("{name}", printable(names.get("name") or names.get("other") or ""))
+        if found is None:
+            continue
+        names = found.groupdict()
+        name = names.get("name") or names.get("other") or ""
+        tree = _tree_of(step or "", name) if hint in (_NOT_IN_CONTEXT, _NOT_IN_STAGE) else ""
+        if hint is _NOT_IN_CONTEXT:
+            hint = _NOT_IN_TREE if tree is None else _NOT_IN_STAGE if tree else _NOT_IN_CONTEXT
+        elif hint is _NOT_IN_STAGE and not tree:
+            continue
+        return hint.replace("{tree}", printable(tree or "")).replace("{name}", printable(name))
     return None
+
+
+def _tree_of(step: str, path: str) -> str | None:
+    """Return what an instruction reads ``path`` from: a stage, an image or a named context; empty is the build context.
+
+    None where it cannot be told: BuildKit names the steps of a Dockerfile after their instructions, while those of
+    graphs and of other frontends have names of any kind.
+    """
+    found = re.match(r"\[[^\]]*\d+/\d+\] (?P<verb>COPY|ADD|RUN) +(?P<flags>(?:--\S+\s+)*)", step)
+    if found is None:
+        return None
+    flags = found["flags"].split()
+    if found["verb"] == "RUN":
+        flags = next((fields for fields in map(_mount_flags, flags) if _reads(fields, path)), [])
+        if not flags:
+            return None
+    return next((flag.removeprefix("--from=") for flag in flags if flag.startswith("--from=")), "")
+
+
+def _mount_flags(flag: str) -> list[str]:
+    """Return what a ``--mount`` says as if each of its keys were a flag."""
+    return [f"--{field}" for field in flag.removeprefix("--mount=").split(",")] if flag.startswith("--mount=") else []
+
+
+def _reads(flags: list[str], path: str) -> bool:
+    sources = [flag.partition("=")[2] for flag in flags if flag.startswith(("--source=", "--src="))]
+    return any(source.strip("/") == path.strip("/") for source in sources)

@@ -185,18 +185,37 @@ def build_failed(
         lines=placed.lines if placed is not None else None,
         excerpt="\n".join(excerpts),
         code=code,
-        stage=_stage(step.name) if step is not None else None,
+        stage=_stage(step.name, placed.text if placed is not None else _decoded(dockerfile))
+        if step is not None
+        else None,
         details=b"" if isinstance(error, str) else error.details,
-        hint=_hint(text, details),
+        hint=_hint(text, details, step),
     )
 
 
-def _stage(step: str) -> str | None:
-    """Return the stage in a step's name: ``[builder 2/3] RUN``, ``[linux/amd64 stage-1 2/3] RUN``, or ``[2/3] RUN``."""
+def _stage(step: str, dockerfile: str) -> str | None:
+    """Return the stage in a step's name: ``[builder 2/3] RUN``, ``[linux/amd64 stage-1 2/3] RUN``, or ``[2/3] RUN``.
+
+    BuildKit leaves out the name of a Dockerfile's only stage, which has to be read there; None without a Dockerfile.
+    """
     found = re.match(r"\[(?:\S+/\S+ )?(?:(?P<name>\S+) )?\d+/\d+\] ", step)
     if found is None:
         return None
-    return printable(found["name"]) if found["name"] else "stage-0"
+    return printable(found["name"]) if found["name"] else _only_stage(dockerfile)
+
+
+def _only_stage(dockerfile: str) -> str | None:
+    """Return the name of the only stage, as BuildKit would show it; None where there may be more."""
+    joined = re.sub(r"[\\`][ \t\r]*\n", " ", dockerfile)
+    found: Sequence[str] = re.findall(r"(?im)^[ \t]*FROM[ \t]+(.+)$", joined)
+    if len(found) != 1:
+        return None
+    named = re.search(r"(?i)[ \t]AS[ \t]+(\S+)[ \t\r]*$", found[0])
+    return printable(named[1].lower()) if named is not None else "stage-0"
+
+
+def _decoded(dockerfile: bytes | None) -> str:
+    return dockerfile.decode("utf-8", "replace") if dockerfile is not None else ""
 
 
 def _parts(error: RpcError | str) -> tuple[str, StatusCode, SolveDetails]:
@@ -239,7 +258,7 @@ def _found_source(
     text: str, step: Vertex | None, status: BuildStatus | None, dockerfile: bytes | None
 ) -> tuple[Source, ...]:
     """Find the place without the engine's help: by the line in its text, or by the step's name in the Dockerfile."""
-    content = dockerfile.decode("utf-8", "replace") if dockerfile is not None else ""
+    content = _decoded(dockerfile)
     named = re.search(r"dockerfile parse error (?:on )?line (\d{1,9})\b", text)
     lines = (int(named[1]), int(named[1])) if named is not None else None
     if lines is None and step is not None:
@@ -253,11 +272,11 @@ def _dockerfile_name(status: BuildStatus | None) -> str:
     return next((name.removeprefix(begin) for name in names if name.startswith(begin)), "Dockerfile")
 
 
-def _hint(text: str, details: SolveDetails) -> str | None:
+def _hint(text: str, details: SolveDetails, step: Vertex | None) -> str | None:
     if details.deny_messages:
         return printable("Policy: " + "; ".join(details.deny_messages))
     if details.frontend_cap is not None:
         return (
             f"The engine lacks {printable(details.frontend_cap)}, which the Dockerfile's frontend needs: update either."
         )
-    return hint_for(text)
+    return hint_for(text, step=step.name if step is not None else None)

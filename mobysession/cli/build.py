@@ -103,6 +103,7 @@ def run(target: Target, options: argparse.Namespace) -> int:
     view = "quiet" if options.quiet else options.progress or os.environ.get("BUILDKIT_PROGRESS")
     if options.nodes:
         # Before the target is looked for: there need not be one.
+        _refuse_host(target)
         from mobysession.build.nodes import Builder
 
         result = run_async(_build_on_nodes, Builder(options.nodes), build, target, view or "auto")
@@ -123,13 +124,24 @@ def run(target: Target, options: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_host(target: Target) -> None:
+    if not target.is_default:
+        from mobysession.errors import UsageError
+
+        raise UsageError(
+            "--node says where to build, and --host or --context does too",
+            hint="Give that daemon as a further --node, or leave it out.",
+        )
+
+
 def _read(options: argparse.Namespace) -> BuildOptions:
+    """Return the build; an empty value is as good as none, as scripts write ``--iidfile "$FILE"``."""
     from mobysession.build.options import BuildOptions
 
     return BuildOptions(
         context=options.context,
-        file=options.file,
-        build_contexts=_contexts(options.build_contexts),
+        file=options.file or None,
+        build_contexts=_contexts(_filled(options.build_contexts)),
         strict=options.strict,
         tags=options.tags,
         target=options.target,
@@ -140,27 +152,27 @@ def _read(options: argparse.Namespace) -> BuildOptions:
         pull=options.pull,
         platforms=_listed(options.platforms),
         add_hosts=_listed(options.add_hosts),
-        network=options.network,
+        network=options.network or "default",
         shm_size=options.shm_size,
         ulimits=options.ulimits,
-        secrets=_secrets(options.secrets),
-        ssh=_ssh(options.ssh),
+        secrets=_secrets(_filled(options.secrets)),
+        ssh=_ssh(_filled(options.ssh)),
         access=_access() if options.approve else None,
         cache_from=options.cache_from,
         cache_to=options.cache_to,
-        outputs=options.outputs,
+        outputs=_filled(options.outputs),
         push=options.push,
         load=options.load,
-        annotations=options.annotations,
+        annotations=_filled(options.annotations),
         attests=options.attests,
         provenance=options.provenance,
         sbom=options.sbom,
-        allow=options.allow,
+        allow=_filled(options.allow),
         cgroup_parent=options.cgroup_parent,
-        call=options.call,
-        iidfile=options.iidfile,
-        metadata_file=options.metadata_file,
-        timeline=options.timeline,
+        call=options.call or None,
+        iidfile=options.iidfile or None,
+        metadata_file=options.metadata_file or None,
+        timeline=options.timeline or None,
         driver=options.driver,
         attach=options.attach,
     )
@@ -253,6 +265,10 @@ def _ask_passphrase(path: str) -> str:
 def _assignment(text: str) -> tuple[str, str | None]:
     name, separator, value = text.partition("=")
     return name, value if separator else None
+
+
+def _filled(texts: Sequence[str]) -> list[str]:
+    return [text for text in texts if text]
 
 
 def _listed(texts: Sequence[str]) -> list[str]:

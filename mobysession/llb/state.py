@@ -302,8 +302,9 @@ def merge(*states: State, name: str = "") -> State:
     """Lay file systems over each other, the last on top, without copying a file.
 
     Raises:
-        UsageError: fewer than two are left when empty ones are taken out.
+        UsageError: fewer than two are left when empty ones are taken out, or something is no state.
     """
+    _check_states("merge", states)
     outputs = [state.output for state in states if state.output is not None]
     if len(outputs) < 2:
         raise UsageError("it takes two states to merge")
@@ -312,7 +313,12 @@ def merge(*states: State, name: str = "") -> State:
 
 
 def diff(lower: State, upper: State, *, name: str = "") -> State:
-    """Return what ``upper`` has changed against ``lower``; merged onto another state it is changed there too."""
+    """Return what ``upper`` has changed against ``lower``; merged onto another state it is changed there too.
+
+    Raises:
+        UsageError: one of them is no state.
+    """
+    _check_states("diff", (lower, upper))
     inputs = [output for output in (lower.output, upper.output) if output is not None]
     lower_at = EMPTY if lower.output is None else 0
     upper_at = EMPTY if upper.output is None else len(inputs) - 1
@@ -322,3 +328,12 @@ def diff(lower: State, upper: State, *, name: str = "") -> State:
     if not inputs:
         return scratch()
     return replace(upper, output=Output(Vertex(ops_pb2.Op(diff=difference), inputs, caps=("diffop",), name=name)))
+
+
+def _check_states(function: str, given: Sequence[object]) -> None:
+    for one in given:
+        if not isinstance(one, State):
+            raise UsageError(
+                f"{function} takes states, not an object of type {type(one).__name__}",
+                hint="Give each as an argument of its own." if isinstance(one, list | tuple) else None,
+            )

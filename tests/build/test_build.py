@@ -179,6 +179,27 @@ async def test_an_engine_that_refuses_grpc_is_asked_the_classic_way(
     assert "not here; asking with POST /build" in caplog.text
 
 
+@pytest.mark.parametrize("driver", ["auto", "classic"])
+async def test_attributes_for_the_frontend_are_not_dropped_on_the_classic_way(context: Path, driver: Driver) -> None:
+    """What cannot be asked for is refused, whether the way was chosen or taken; what git knows is no such thing."""
+    (context / ".git").mkdir()
+    (context / ".git" / "HEAD").write_text("0" * 40)
+    async with FakeDaemon.listen(grpc_faults=NO_GRPC) as daemon:
+        assert (await build(context, endpoint=daemon.endpoint, driver=driver)).driver == "classic"
+        with pytest.raises(UnsupportedByEngine, match="no frontend_attrs"):
+            await build(context, endpoint=daemon.endpoint, driver=driver, frontend_attrs={"build-arg:X": "a"})
+        assert daemon.requests.count(("POST", "/build")) == 1
+
+
+@pytest.mark.parametrize("given", ["target:other", "input:other"])
+async def test_a_context_that_is_another_target_is_refused(context: Path, given: str) -> None:
+    """Only bake has other targets; the engine would tell only where the Dockerfile uses it."""
+    async with FakeDaemon.listen() as daemon:
+        with pytest.raises(UsageError, match="no other target in a build"):
+            await build(context, endpoint=daemon.endpoint, build_contexts={"x": given})
+        assert daemon.requests == []
+
+
 async def test_a_driver_that_was_chosen_is_not_exchanged(context: Path) -> None:
     """``driver="control"`` on an engine that refuses ``/grpc`` is an error with a way out."""
     async with FakeDaemon.listen(grpc_faults=NO_GRPC) as daemon:

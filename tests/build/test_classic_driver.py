@@ -44,10 +44,20 @@ def progress() -> BuildProgress:
 def ask(answer: HttpAnswer, answering: Answering, progress: BuildProgress):
     """Give ``await ask(...)``: the driver's response to the server's answer."""
 
-    async def ask(options: BuildOptions | None = None, *, progress: BuildProgress = progress) -> Mapping[str, str]:
+    async def ask(
+        options: BuildOptions | None = None,
+        *,
+        progress: BuildProgress = progress,
+        given_attrs: Mapping[str, str] | None = None,
+    ) -> Mapping[str, str]:
         async with answering(answer) as endpoint:
             return await build_classic(
-                endpoint, options or BuildOptions(), session_id="sid", dockerfile="Dockerfile", progress=progress
+                endpoint,
+                options or BuildOptions(),
+                session_id="sid",
+                dockerfile="Dockerfile",
+                progress=progress,
+                given_attrs=given_attrs or {},
             )
 
     return ask
@@ -184,6 +194,25 @@ async def test_an_image_as_a_directory_is_refused_before_anything_is_asked(answe
     with pytest.raises(UnsupportedByEngine, match="tar=false"):
         await ask(BuildOptions(outputs=[f"type=oci,dest={tmp_path}/image,tar=false"]))
     assert answer.requests == []
+
+
+async def test_annotations_of_an_output_are_refused_before_anything_is_asked(answer, ask) -> None:
+    """As those of the build are."""
+    with pytest.raises(UnsupportedByEngine, match="no annotations"):
+        await ask(BuildOptions(outputs=["type=image,annotation.a=b"]))
+    assert answer.requests == []
+
+
+async def test_attributes_that_were_given_are_refused_and_those_that_were_found_are_not(answer, ask) -> None:
+    """The endpoint has no frontend to give them to; of what git knows it takes the labels."""
+    with pytest.raises(UnsupportedByEngine, match="no frontend_attrs"):
+        await ask(given_attrs={"build-arg:X": "a"})
+    assert answer.requests == []
+    answer.json_lines(IMAGE)
+    found = {"vcs:revision": "0a1b", "label:revision": "0a1b", "label:mine": "theirs"}
+    await ask(BuildOptions(frontend_attrs=found, labels={"mine": "b"}))
+    query = dict(parse_qsl(urlsplit(answer.requests[0].decode().split()[1]).query))
+    assert json.loads(query["labels"]) == {"revision": "0a1b", "mine": "b"}
 
 
 async def test_several_platforms_are_refused_before_anything_is_asked(answer, ask) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -142,6 +142,41 @@ async def test_a_status_that_falls_silent_is_not_waited_for(autojump_clock: trio
     assert len(progress.status.steps) == 2
 
 
+async def refuse(request: object) -> dict[str, str]:
+    raise RpcError(StatusCode.UNKNOWN, "security.insecure is not allowed")
+
+
+async def test_the_status_of_a_solve_that_is_refused_is_waited_for_shortly(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """An engine that refuses before anything is done has nothing to tell, and holds the question for its status."""
+
+    async def status(call: ServerCall) -> None:
+        await trio.sleep_forever()
+
+    began = trio.current_time()
+    async with Engine(refuse, status).control() as control:
+        with pytest.raises(RpcError, match="not allowed"):
+            await run(control)
+    assert trio.current_time() - began == pytest.approx(limits.STATUS_AFTER_REFUSAL, abs=0.1)
+
+
+async def test_a_status_that_comes_after_the_refusal_is_heard_on(autojump_clock: trio.testing.MockClock) -> None:
+    """Once a failed solve has told anything, it may be silent as long as any other."""
+
+    async def status(call: ServerCall) -> None:
+        await trio.sleep(limits.STATUS_AFTER_REFUSAL / 2)
+        await call.send(vertex("one"))
+        await trio.sleep(limits.STATUS_SILENCE - 1)
+        await call.send(vertex("two"))
+
+    progress = BuildProgress()
+    async with Engine(refuse, status).control() as control:
+        with pytest.raises(RpcError, match="not allowed"):
+            await run(control, progress=progress)
+    assert [step.name for step in progress.status.steps] == ["one", "two"]
+
+
 @pytest.mark.parametrize("code", [StatusCode.NOT_FOUND, StatusCode.UNAVAILABLE, StatusCode.CANCELLED])
 async def test_a_status_that_is_not_to_be_had_does_not_fail_the_build(code: StatusCode) -> None:
     """A solve that the engine has forgotten by the time its status is asked for still has its result."""
@@ -267,6 +302,42 @@ async def test_several_platforms_are_refused_by_a_store_that_holds_one() -> None
             await run(control, BuildOptions(platforms=["linux/amd64", "linux/arm64"]))
     assert "containerd image store" in (caught.value.hint or "")
     assert engine.requests == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"annotations": {"a": "b"}},
+        {"annotations": {"a": "b"}, "outputs": ["type=local,dest=x", "type=image"]},
+        {"outputs": ["type=image,annotation.a=b"]},
+        {"outputs": ["type=local,dest=x", "type=registry,name=n,annotation-index[linux/amd64].a=b"]},
+    ],
+)
+async def test_annotations_are_refused_by_a_store_that_has_no_place_for_them(options: dict[str, Any]) -> None:
+    """Those of the build and those of one output alike."""
+    engine = Engine(done, at_once)
+    async with engine.control() as control:
+        with pytest.raises(UnsupportedByEngine, match="no annotations"):
+            await run(control, BuildOptions(**options))
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        ({"outputs": ["type=local,dest=x,annotation.a=b"]}, {}),
+        ({"annotations": {"a": "b"}, "outputs": ["type=tar,dest=x"]}, {}),
+        ({"outputs": ["type=image,annotation.a=b"]}, {LABEL + "snapshotter": "overlayfs"}),
+    ],
+)
+async def test_annotations_are_asked_for_where_no_image_of_the_store_has_them(
+    options: dict[str, Any], labels: dict[str, str]
+) -> None:
+    """What is not kept in the store is not its matter, and containerd's store has them."""
+    engine = Engine(done, at_once, labels)
+    async with engine.control() as control:
+        await run(control, BuildOptions(**options))
+    assert len(engine.requests) == 1
 
 
 async def test_several_platforms_are_asked_for_where_the_store_holds_them() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mobysession.bake import bake
+from mobysession.build import build, build_many, build_on
 from mobysession.build.annotations import Annotation, annotation_attributes, parse_annotations
 from mobysession.build.attests import Attest, attest_attributes, parse_attests
 from mobysession.build.calls import Call
@@ -14,6 +18,7 @@ from mobysession.build.fields import join_pairs, split_fields, split_pairs
 from mobysession.build.options import BuildOptions
 from mobysession.build.platforms import normal_platform
 from mobysession.errors import UsageError
+from mobysession.transport.endpoint import Endpoint
 
 
 @pytest.mark.parametrize(
@@ -176,3 +181,86 @@ def test_fields_are_csv() -> None:
         split_fields("x", '"a')
     with pytest.raises(UsageError, match="not key=value"):
         split_pairs("x", "a")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("tags", None, "tags takes a list, not None"),
+        ("platforms", [3], "platforms takes texts, not an object of type int"),
+        ("no_cache_filter", {"a": "b"}, "no_cache_filter takes a list"),
+        ("add_hosts", [("a", "1.2.3.4")], "add_hosts takes texts"),
+        ("allow", b"device", "allow takes a list"),
+        ("ssh", [3], "ssh takes texts"),
+        ("services", [3], "services takes services to host"),
+        ("cache_from", {"type": "local"}, "cache_from takes a list"),
+        ("cache_to", [{"type": "local"}], "cache_to takes texts or values of CacheEntry"),
+        ("ulimits", [3], "ulimits takes texts or values of Ulimit"),
+        ("outputs", [Path("out")], "outputs takes texts or values of Output, not an object of type PosixPath"),
+        ("attests", [True], "attests takes texts or values of Attest"),
+        ("annotations", [("a", "b")], "annotations takes texts or values of Annotation"),
+        ("target", 3, "target takes a text"),
+        ("cgroup_parent", 3, "cgroup_parent takes a text"),
+        ("shm_size", 1.5, "shm_size takes a number of bytes or a text"),
+        ("file", 3, "file takes a path"),
+        ("iidfile", b"a", "iidfile takes a path"),
+        ("metadata_file", 3, "metadata_file takes a path"),
+        ("timeline", True, "timeline takes a path"),
+        ("source_policy", [], "source_policy takes a path or a mapping"),
+        ("call", 3, "call takes a text or a Call"),
+        ("build_contexts", ["a=b"], "build_contexts takes a mapping"),
+        ("secrets", ["id=a"], "secrets takes a mapping"),
+        ("image_config", 3, "image_config takes a mapping"),
+        ("build_args", ["A=B"], "build_args takes a mapping"),
+    ],
+)
+def test_what_is_of_another_type_is_refused_by_name(name: str, given: object, words: str) -> None:
+    """Before anything is asked, and not somewhere in the midst of it."""
+    options: dict[str, Any] = {name: given}
+    with pytest.raises(UsageError, match=words):
+        BuildOptions(**options)
+
+
+async def _tell(status: object) -> None:
+    """Be told, if anybody waits for it."""
+
+
+class _Teller:
+    async def __call__(self, status: object) -> None:
+        """Be told, if anybody waits for it."""
+
+
+@pytest.mark.parametrize(
+    ("listener", "words"),
+    [(_tell, "not awaited"), (_Teller(), "not awaited"), (partial(_tell), "not awaited"), (3, "takes a function")],
+)
+async def test_a_listener_that_would_have_to_be_awaited_is_refused(tmp_path: Path, listener: Any, words: str) -> None:
+    """At every front door, for it would be told nothing, in silence."""
+    endpoint = Endpoint.parse(f"unix://{tmp_path}/none.sock")
+    for call in (
+        build(tmp_path, endpoint=endpoint, on_status=listener),
+        build_many([{"context": tmp_path}], endpoint=endpoint, on_status=listener),
+        build_on([endpoint], tmp_path, on_status=listener),
+        bake(files={"target": {"default": {"context": str(tmp_path)}}}, endpoint=endpoint, on_status=listener),
+    ):
+        with pytest.raises(UsageError, match=words):
+            await call
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"endpoint": "unix:///a"}, "an endpoint is no text"), ({"progress": 3}, "progress takes a name or a view")],
+)
+async def test_what_is_beside_the_options_is_refused_by_name(
+    tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    """As the options are."""
+    with pytest.raises(UsageError, match=words):
+        await build(tmp_path, **options)
+
+
+@pytest.mark.parametrize("builds", ["abc", {"context": "."}, BuildOptions(), None, [3], ["abc"]])
+async def test_what_is_no_list_of_builds_is_refused(builds: Any) -> None:
+    """One build is no list of builds."""
+    with pytest.raises(UsageError, match=r"mappings? of (its|their) fields"):
+        await build_many(builds)

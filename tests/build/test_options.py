@@ -57,9 +57,11 @@ def test_a_ulimit_is_read(text: str, limit: Ulimit) -> None:
     assert Ulimit.parse(text) == limit
 
 
-@pytest.mark.parametrize("text", ["nofile", "nofile=", "=1", "nofile=a", "nofile=2:1", "nofile=-1:5", "nofile=1:2:3"])
+@pytest.mark.parametrize(
+    "text", ["nofile", "nofile=", "=1", "nofile=a", "nofile=2:1", "nofile=-1:5", "nofile=1:2:3", "foo=1", "NOFILE=1"]
+)
 def test_what_is_no_ulimit_is_refused(text: str) -> None:
-    """A soft limit above the hard one is refused like a malformed text."""
+    """A soft limit above the hard one, and a name that no engine knows, are refused like a malformed text."""
     with pytest.raises(UsageError):
         Ulimit.parse(text)
 

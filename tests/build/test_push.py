@@ -90,13 +90,15 @@ async def push(engine: Engine, path: Path, **options: Any) -> tuple[str | None, 
         ({"push": True, "tags": ["a", "b:1"]}, ["a", "b:1"]),
         ({"outputs": ["type=registry,name=x"]}, ["x"]),
         ({"outputs": ['type=image,push=true,"name=x,y"']}, ["x", "y"]),
+        ({"outputs": ["type=image,push=true,name=x", "type=registry,name=y", "type=registry,name=x"]}, ["x", "y"]),
+        ({"outputs": ["type=image,push=true", "type=registry"], "tags": ["a"]}, ["a"]),
         ({"outputs": ["type=image,push=false"], "tags": ["a"]}, []),
         ({"outputs": ["type=local,dest=a"], "tags": ["a"]}, []),
         ({"tags": ["a"]}, []),
     ],
 )
 def test_what_is_pushed(options: dict[str, Any], names: list[str]) -> None:
-    """The tags, or the names of the output, of outputs that are pushed."""
+    """The tags, or the names of all outputs that are pushed, each once."""
     assert names_to_push(BuildOptions(**options)) == names
 
 

@@ -111,6 +111,37 @@ def test_blocking_code_watches_copies(context: Path) -> None:
             assert rest[-1].totals.completed == 2
             assert rest[-1].vertex(rest[-1].steps[0].digest) is rest[-1].steps[0]
         assert running.wait().tags == ("demo",)
+        assert list(running) == []
+
+
+def test_news_after_a_blocking_block_is_its_end(context: Path) -> None:
+    """Whoever still asks gets no error of a loop that has ended, but what the build ended with."""
+    good, bad = Steps(), Steps(error="exit code: 1")
+    good.go_on()
+    bad.go_on()
+    with BlockingFakeDaemon(script=good) as daemon:
+        with sync.open_build(context, endpoint=daemon.endpoint) as running:
+            running.wait()
+        assert next(running, None) is None
+        daemon.daemon.script = bad
+        with pytest.raises(BuildFailed), sync.open_build(context, endpoint=daemon.endpoint) as running:
+            pass
+        with pytest.raises(BuildFailed):
+            next(running)
+
+
+def test_news_after_a_block_of_asyncio_is_the_last(context: Path) -> None:
+    """It was not given out before; then the iteration ends."""
+    script = Steps()
+    script.go_on()
+
+    async def main(**options: Any) -> list[int]:
+        async with aio.open_build(context, **options) as running:
+            await running.wait()
+        return [status.totals.completed async for status in running]
+
+    with BlockingFakeDaemon(script=script) as daemon:
+        assert asyncio.run(main(endpoint=daemon.endpoint)) == [2]
 
 
 def test_blocking_code_is_told_of_a_failure(context: Path) -> None:

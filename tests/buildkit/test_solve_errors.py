@@ -236,7 +236,10 @@ def test_a_policy_says_why_it_refused() -> None:
         ("granting entitlement network.host is not allowed by build daemon configuration", "builder.entitlements"),
         ("network.host is not allowed", "--allow network.host"),
         ("security.insecure is not allowed", "--allow security.insecure"),
-        ("failed to walk /var/lib/docker/tmp/buildkit-mount123/no: lstat /x: no such file", "no is not in the build"),
+        (
+            "failed to walk /var/lib/docker/tmp/buildkit-mount123/no: lstat /x: no such file",
+            "no is not in what the step",
+        ),
         (
             'failed to compute cache key: failed to calculate checksum of ref x::y: "/app/a.txt": not found',
             ".dockerignore",
@@ -245,6 +248,11 @@ def test_a_policy_says_why_it_refused() -> None:
         ("write /x: no space left on device", "prune"),
         ("dockerfile parse error line 2: Unknown flag: mount", "# syntax="),
         ("x509: certificate signed by unknown authority", "certificate"),
+        (
+            "failed to load LLB: requested feature mergeop  has been disabled on the build server: only enabled with x",
+            "containerd image store",
+        ),
+        ("failed to load LLB: unknown API capability diffop", "containerd image store"),
     ],
 )
 def test_common_failures_have_a_hint(text: str, help_: str) -> None:
@@ -284,25 +292,84 @@ def test_what_users_of_this_field_paste_is_recognised(text: str, help_: str) -> 
     assert help_ in hint
 
 
+MISSING = 'failed to compute cache key: failed to calculate checksum of ref a::b: "/no": not found'
+MISSING_20_10 = 'failed to compute cache key: "/no" not found: not found'
+IN_CONTEXT = "/no is not in the build context"
+
+
+@pytest.mark.parametrize("text", [MISSING, MISSING_20_10])
+@pytest.mark.parametrize(
+    ("step", "begin"),
+    [
+        ("[2/2] COPY no /", IN_CONTEXT),
+        ("[linux/amd64 two 2/2] ADD --chown=1:1 no /", IN_CONTEXT),
+        ("[two 2/2] COPY --from=base /no /", "/no is not in base:"),
+        ("[linux/amd64 two 2/2] COPY --link --from=busybox:1.36 --chmod=644 /no /", "/no is not in busybox:1.36:"),
+        ("[2/2] COPY no --from=base /", IN_CONTEXT),
+        ("[2/2] RUN --mount=type=bind,source=no,target=/x true", IN_CONTEXT),
+        ("[2/2] RUN --mount=from=a,src=yes --mount=from=b,source=/no,target=/x true", "/no is not in b:"),
+        ("[2/2] RUN --mount=from=a,source=yes true", "/no is not in what the step copies from"),
+        ("copy /no /", "/no is not in what the step copies from"),
+        (None, "/no is not in what the step copies from"),
+    ],
+)
+def test_what_is_missing_is_missed_where_the_step_looks_for_it(text: str, step: str | None, begin: str) -> None:
+    """In the context, or in the stage, image or context that ``from`` names; of a graph's step nobody knows."""
+    assert (hint_for(text, step=step) or "").startswith(begin)
+
+
+@pytest.mark.parametrize("at", ["", "/var/lib/docker/overlay2/0a1b/merged"])
+def test_what_is_missing_in_an_image_is_told_without_the_engines_place_for_it(at: str) -> None:
+    """Only a step that copies from one can mean this by its words."""
+    text = f"failed to solve: lstat {at}/no: no such file or directory"
+    assert (hint_for(text, step="[2/2] COPY --from=busybox /no /") or "").startswith("/no is not in busybox:")
+    assert hint_for(text, step="[2/2] RUN ls") is None
+    assert hint_for(text) is None
+
+
+def test_the_hint_of_a_failure_knows_its_step() -> None:
+    """The step comes from the status, the words from the message."""
+    status = status_of(("a", "[two 2/2] COPY --from=base /no /", '"/no" not found: not found', b""))
+    assert "/no is not in base" in (build_failed(MISSING_20_10, status).hint or "")
+
+
+def failed_in(step: str, dockerfile: bytes | None = None) -> str | None:
+    """Return the stage of a build that failed in this step."""
+    return build_failed("it broke", status_of(("1", step, "it broke", b"")), dockerfile=dockerfile).stage
+
+
 @pytest.mark.parametrize(
     ("name", "stage"),
     [
         ("[builder 2/3] RUN make", "builder"),
         ("[linux/amd64 stage-1 2/3] RUN make", "stage-1"),
-        ("[linux/arm64 2/3] RUN make", "stage-0"),
-        ("[2/3] RUN make", "stage-0"),
+        ("[linux/arm64 2/3] RUN make", None),
+        ("[2/3] RUN make", None),
         ("[internal] load build definition from Dockerfile", None),
         ("exporting to image", None),
     ],
 )
 def test_the_stage_is_in_the_name_of_the_step(name: str, stage: str | None) -> None:
-    """A failed step's stage is the one that its name says; BuildKit leaves out the name of an only one."""
-    status = BuildStatus()
-    vertex = control_pb2.Vertex(digest="sha256:1", name=name, error="it broke")
-    vertex.started.FromSeconds(1)
-    vertex.completed.FromSeconds(2)
-    status.apply(control_pb2.StatusResponse(vertexes=[vertex]))
-    assert build_failed("it broke", status).stage == stage
+    """A failed step's stage is the one that its name says; none is guessed."""
+    assert failed_in(name) == stage
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "stage"),
+    [
+        (b"FROM busybox\nRUN make\n", "stage-0"),
+        (b"# FROM a\nARG A\nfrom --platform=linux/amd64 busybox as Builder \r\nRUN make\n", "builder"),
+        (b"FROM busybox \\\n  AS builder\nRUN make\n", "builder"),
+        (b"FROM busybox\nCOPY <<E /a\nFROM x AS y\nE\nRUN make\n", None),
+        (b"", None),
+    ],
+)
+def test_the_name_of_an_only_stage_is_read_in_the_dockerfile(dockerfile: bytes, stage: str | None) -> None:
+    """BuildKit leaves it out of the step's name; the Dockerfile is ours, or what the engine sends of it."""
+    assert failed_in("[2/3] RUN make", dockerfile) == stage
+    raw = details(source("Dockerfile", dockerfile.decode(), 1), ("errdefs.Vertex+json", {"digest": "1"}))
+    status = status_of(("1", "[linux/arm64 2/3] RUN make", "it broke", b""))
+    assert build_failed(RpcError(StatusCode.UNKNOWN, "boom", details=raw), status).stage == stage
 
 
 @pytest.mark.parametrize("text", ["boom", "process did not complete successfully: exit code: 1", ""])

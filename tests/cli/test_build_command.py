@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from mobysession.cli.app import report
+from mobysession.concurrency import single_cause
+from mobysession.errors import MobysessionError
 from mobysession.testing import BlockingFakeDaemon, FakeSolve, Faults, Refusal
 
 if TYPE_CHECKING:
@@ -82,8 +87,31 @@ def test_what_a_build_may_do_reaches_the_engine(cli: Cli, fake_docker_host: Bloc
 
 
 @pytest.mark.parametrize(
+    "option",
+    [
+        *("-f", "--iidfile", "--metadata-file", "--timeline", "--network", "--call", "-o", "--ssh", "--secret"),
+        *("--annotation", "--allow", "--build-context", "--target", "--provenance", "--sbom", "--cgroup-parent"),
+        *("--cache-from", "--cache-to", "--no-cache-filter", "--add-host", "--progress"),
+    ],
+)
+def test_an_empty_value_is_as_good_as_none(
+    cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path, option: str
+) -> None:
+    """Scripts write ``--iidfile "$FILE"``, and docker takes it so."""
+    ran = cli("build", option, "", context)
+    assert ran.status == 0, ran.err
+    sent = attributes(fake_docker_host)
+    assert cli("build", context).status == 0
+    assert sent == attributes(fake_docker_host)
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
+        (("--check", "--push", "-t", "a"), "call has an answer"),
+        (("--check", "--load"), "call has an answer"),
+        (("--call=outline", "-o", "type=image,name=a"), "call has an answer"),
+        (("--build-context", "x=target:y"), "there is no other target"),
         (("--annotation", "a"), "is not KEY=VALUE"),
         (("--attest", "sbom"), "is not key=value"),
         (("--allow", "everything"), "there is no entitlement"),
@@ -355,3 +383,39 @@ def test_a_value_that_is_not_utf8_is_wrong_usage(cli: Cli, context: Path, option
     status, _, err = cli("build", option, "a=\udcff", context)
     assert status == 2
     assert "'a=\\udcff' is not UTF-8" in err or "'\\udcff' is not UTF-8" in err
+
+
+@pytest.mark.parametrize("option", ["--host", "--context"])
+def test_a_daemon_beside_nodes_is_refused(cli: Cli, context: Path, option: str) -> None:
+    """Nothing would be built on it, and nobody would notice."""
+    status, out, err = cli(option, "unix:///nowhere", "build", "--node", "unix:///elsewhere", context)
+    assert (status, out) == (2, "")
+    assert err.startswith("ERROR: --node says where to build, and --host or --context does too\n")
+
+
+def test_an_error_of_one_node_names_it(cli: Cli, context: Path, tmp_path: Path) -> None:
+    """Below the message, in the words of the error's notes."""
+
+    async def script(solve: FakeSolve) -> dict[str, str]:
+        if solve.request.FrontendAttrs["platform"] == "linux/s390x":
+            solve.fail("no rule")
+        await trio.sleep_forever()
+        return {}
+
+    with BlockingFakeDaemon(script=script) as first, BlockingFakeDaemon(script=script) as second:
+        nodes = (f"{first.host},platform=linux/amd64,name=near", f"{second.host},platform=linux/s390x,name=far")
+        options = [option for node in nodes for option in ("--node", node)]
+        _, _, err = cli("build", *options, "--platform", "linux/amd64,linux/s390x", "-o", "type=cacheonly", context)
+    assert err.endswith("ERROR: failed to solve: no rule\nnote: on the node far\n")
+
+
+@pytest.mark.parametrize(("level", "told"), [(logging.WARNING, ""), (logging.INFO, "note: also failed: OSError: b\n")])
+def test_what_failed_with_an_error_is_told_with_v(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, level: int, told: str
+) -> None:
+    """A lost connection ends calls too, of which nobody has to hear who knows that it was lost."""
+    caplog.set_level(level, logger="mobysession")
+    error = single_cause(BaseExceptionGroup("", [MobysessionError("a", hint="c"), OSError("b")]))
+    assert isinstance(error, MobysessionError)
+    report(error)
+    assert capsys.readouterr().err == f"ERROR: a\n{told}hint: c\n"

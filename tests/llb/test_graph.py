@@ -219,6 +219,17 @@ def test_states_are_merged_and_compared() -> None:
         llb.merge(BASE, llb.scratch())
 
 
+def test_what_is_no_state_cannot_be_merged() -> None:
+    """A list is said to be one, as it is the likely slip."""
+    lists: Any = [BASE, BASE]
+    with pytest.raises(UsageError, match="merge takes states, not an object of type list") as caught:
+        llb.merge(lists)
+    assert caught.value.hint == "Give each as an argument of its own."
+    text: Any = "busybox"
+    with pytest.raises(UsageError, match="diff takes states, not an object of type str"):
+        llb.diff(BASE, text)
+
+
 def test_a_platform_is_that_of_the_state_or_of_the_definition() -> None:
     """Files are the same on all."""
     state = llb.image("a", platform="linux/arm/v7").run("x").file(llb.mkdir("/d"))
