@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import io
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from docker import constants, utils
 from docker.errors import DockerException, InvalidArgument
 
 from mobysession.build.options import BuildOptions
+from mobysession.errors import ContextError
 from mobysession.filesync.tar_archive import TarArchive
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["Arguments"]
 
@@ -45,6 +44,7 @@ class Arguments:
     Raises:
         TypeError: there is neither a path nor a file, or an argument does not exist.
         DockerException: arguments are wrong, or cannot be had with BuildKit.
+        ContextError: there is no such Dockerfile.
     """
 
     def __init__(self, given: Mapping[str, Any], proxies: Mapping[str, str]) -> None:
@@ -58,8 +58,9 @@ class Arguments:
         self.options = self._context(rest)
         self._take_tag(rest)
         _refuse(rest)
-        if rest.pop("use_config_proxy", True):
-            rest["buildargs"] = {**proxies, **(rest.get("buildargs") or {})}
+        arguments = rest.get("buildargs") or {}
+        if rest.pop("use_config_proxy", True) and isinstance(arguments, Mapping):
+            rest["buildargs"] = {**proxies, **arguments}
         self._take_renamed(rest)
         self._take_new(rest)
 
@@ -79,7 +80,14 @@ class Arguments:
             return {"context": path, "file": dockerfile}
         if not os.path.isdir(path):
             raise TypeError("You must specify a directory to build in path")
-        return {"context": path, "file": os.path.join(path, dockerfile) if dockerfile else None}
+        if not dockerfile:
+            return {"context": path, "file": None}
+        file = os.path.join(path, dockerfile)
+        if not os.path.exists(file):
+            raise ContextError(
+                f"there is no Dockerfile {dockerfile!r} in {path}", hint="Its path counts from the build context."
+            )
+        return {"context": path, "file": file}
 
     def _take_tag(self, rest: dict[str, Any]) -> None:
         tag = rest.pop("tag", None)
@@ -93,7 +101,8 @@ class Arguments:
         for name, value in [(name, rest.pop(name)) for name in (*_RENAMED, *_SAME) if name in rest]:
             if value:
                 self.options[_RENAMED.get(name, name)] = value
-        if arguments := self.options.get("build_args"):
+        arguments = self.options.get("build_args")
+        if isinstance(arguments, Mapping):
             # JSON's null, with which docker-py says nothing; None here means the variable of that name.
             self.options["build_args"] = {name: value for name, value in arguments.items() if value is not None}
         if (platform := rest.pop("platform", None)) is not None:

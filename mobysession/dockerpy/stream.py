@@ -20,7 +20,7 @@ from mobysession import limits
 from mobysession.build.build import build
 from mobysession.dockerpy.arguments import Arguments
 from mobysession.dockerpy.client import credentials_of, endpoint_of
-from mobysession.dockerpy.failures import as_docker_error
+from mobysession.dockerpy.failures import as_docker_error, refused_status
 from mobysession.dockerpy.messages import MessageView, failure, success
 from mobysession.errors import BuildFailed, MobysessionError
 
@@ -48,9 +48,13 @@ def start_build(api: Any, **arguments: Any) -> BuildStream:
         APIError: the engine refused.
         requests.exceptions.ConnectionError: it cannot be reached.
     """
-    given = Arguments(arguments, api._proxy_configs.get_environment())
+    endpoint = endpoint_of(api)
+    try:
+        given = Arguments(arguments, api._proxy_configs.get_environment())
+    except MobysessionError as error:
+        raise as_docker_error(error, endpoint.url) from error
     given.options.setdefault("credentials", credentials_of(api))
-    run = _Run(endpoint_of(api), given)
+    run = _Run(endpoint, given)
     stream = BuildStream(run, given)
     run.wait_begun()
     return stream
@@ -168,7 +172,7 @@ class _Run:
 
     def _fail(self, error: BuildFailed) -> None:
         self.failure = error
-        if error.step is None and not self._chunks:
+        if not self._chunks and refused_status(error) is not None:
             self._error = as_docker_error(error, self._endpoint.url)
         else:
             self._push(failure(error), ending=True)

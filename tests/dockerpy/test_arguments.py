@@ -79,8 +79,11 @@ def test_a_custom_context_is_an_archive() -> None:
 def test_a_path_is_the_context(tmp_path: Path) -> None:
     """A Dockerfile is named from there, or absolutely; URLs pass through."""
     assert options(fileobj=None, path=str(tmp_path)) == {"context": str(tmp_path), "file": None}
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "D").touch()
+    (tmp_path / "E").touch()
     assert options(fileobj=None, path=tmp_path, dockerfile="sub/D")["file"] == f"{tmp_path}/sub/D"
-    assert options(fileobj=None, path=tmp_path, dockerfile="/else/D")["file"] == "/else/D"
+    assert options(fileobj=None, path=tmp_path / "sub", dockerfile=f"{tmp_path}/E")["file"] == f"{tmp_path}/E"
     assert options(fileobj=None, path="https://example.com/a.git")["context"] == "https://example.com/a.git"
 
 

@@ -18,7 +18,7 @@ from docker.models.images import ImageCollection
 
 from mobysession import limits
 from mobysession.dockerpy import build, patch, start_build
-from mobysession.dockerpy.failures import as_docker_error
+from mobysession.dockerpy.failures import as_docker_error, refused_status
 from mobysession.errors import (
     ApiError,
     BuildFailed,
@@ -177,11 +177,46 @@ def test_a_failed_build_ends_in_an_error_message() -> None:
 
 
 def test_a_build_that_does_not_begin_is_an_error_of_the_api() -> None:
-    """As where docker-py's request is refused."""
-    with daemon_with(failed) as daemon, pytest.raises(APIError, match="no") as caught:
+    """As where docker-py's request is refused: whoever tries again after a fault of the server's does not here."""
+    with daemon_with(_unparsed) as daemon, pytest.raises(APIError, match="unknown instruction") as caught:
         start_build(client_of(daemon).api, fileobj=dockerfile())
-    assert caught.value.is_server_error()
+    assert caught.value.is_client_error()
     assert isinstance(caught.value.__cause__, BuildFailed)
+
+
+def test_a_build_that_fails_before_its_steps_is_a_failed_build() -> None:
+    """As with docker-py, where the Dockerfile could be parsed."""
+    with daemon_with(failed) as daemon, pytest.raises(BuildError, match="no"):
+        build(client_of(daemon), fileobj=dockerfile())
+
+
+def test_a_context_that_cannot_be_fetched_is_an_error_of_the_api() -> None:
+    """And no failed build: none had begun."""
+
+    async def script(solve: FakeSolve) -> dict[str, str]:
+        async with solve.vertex("[internal] load remote build context"):
+            solve.fail("connection refused")
+
+    with daemon_with(script) as daemon, pytest.raises(APIError, match="connection refused") as caught:
+        build(client_of(daemon), path="http://localhost/context.tar")
+    assert caught.value.status_code == 500
+
+
+def test_a_dockerfile_that_is_not_there_counts_from_the_context(tmp_path: Path) -> None:
+    """And nobody says that it counts from anywhere else."""
+    client = docker.DockerClient(base_url=f"unix://{tmp_path}/none.sock", version="1.45")
+    with pytest.raises(APIError, match=r"no Dockerfile 'nope' in .* counts from the build context") as caught:
+        build(client, path=str(tmp_path), dockerfile="nope")
+    assert caught.value.status_code == 500
+
+
+@pytest.mark.parametrize("proxies", [{}, {"default": {"httpProxy": "http://proxy"}}])
+def test_build_arguments_that_are_no_mapping_are_refused(tmp_path: Path, proxies: dict[str, object]) -> None:
+    """As the engine refuses them, for which docker-py writes them down as they are."""
+    (tmp_path / "config.json").write_text(json.dumps({"proxies": proxies}))
+    with daemon_with(solved) as daemon, pytest.raises(APIError, match="build_args takes a mapping") as caught:
+        build(client_of(daemon), fileobj=dockerfile(), buildargs=["A"])
+    assert caught.value.status_code == 400
 
 
 def test_a_daemon_that_is_not_there_is_an_error_of_the_connection(tmp_path: Path) -> None:
@@ -230,6 +265,10 @@ def test_patched_clients_build_here_until_that_is_undone() -> None:
     assert (docker.APIClient.build, ImageCollection.build) == before
 
 
+async def _unparsed(solve: FakeSolve) -> dict[str, str]:
+    solve.fail("dockerfile parse error on line 1: unknown instruction: FOO")
+
+
 async def _failing(solve: FakeSolve) -> dict[str, str]:
     async with solve.vertex("[1/1] RUN no"):
         solve.fail("no")
@@ -262,6 +301,26 @@ def test_each_error_becomes_one_of_docker_pys(
     assert "a" in str(found)
     if isinstance(found, APIError):
         assert found.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ("failed to solve: dockerfile parse error on line 2: unknown instruction: FOO (did you mean FROM?)", 400),
+        ("failed to solve with frontend dockerfile.v0: failed to create LLB definition: dockerfile parse error", 400),
+        ('failed to solve: target stage "nope" could not be found', 400),
+        ("failed to create LLB definition: target stage nope could not be found", 400),
+        ("failed to solve: the Dockerfile cannot be empty", 400),
+        ("failed to solve: file with no instructions", 400),
+        ("failed to solve: no build stage in current context", 400),
+        ("failed to solve: failed to read dockerfile: open nope: no such file or directory", 500),
+        ("failed to solve: base name (${X}) should not be blank", None),
+    ],
+)
+def test_what_the_engine_refuses_with_a_status(message: str, status: int | None) -> None:
+    """By the words of engines 20.10 and 28.5; in a step nothing is refused any more, whatever it says."""
+    assert refused_status(BuildFailed(message)) == status
+    assert refused_status(BuildFailed(message, step="[1/1] RUN a")) is None
 
 
 def _endless(ended: threading.Event) -> Callable[[FakeSolve], Any]:
