@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from typing import Any
 
-__all__ = ["CALLERS_LOOP", "open_nursery", "single_cause"]
+__all__ = ["ALSO_FAILED", "CALLERS_LOOP", "open_nursery", "single_cause"]
+
+#: What the notes begin with that tell of further failures.
+ALSO_FAILED: Final = "also failed: "
 
 #: Runs an asynchronous function of the caller's where the caller awaits: set by a front door whose callers do so in
 #: another loop than this one.
@@ -47,7 +50,7 @@ def single_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | No
     leaves.sort(key=_rank)
     first, *rest = leaves
     for other in rest:
-        first.add_note(f"also failed: {type(other).__name__}: {other}")
+        first.add_note(f"{ALSO_FAILED}{type(other).__name__}: {other}")
     return first
 
 

@@ -447,7 +447,8 @@ class BuildFailed(MobysessionError):
         lines: first and last line of that place, 1-based, inclusive; None as above.
         excerpt: those lines with their surroundings and marks, ready to print; empty as above.
         code: the gRPC status of the solve; UNKNOWN for an ordinary failure.
-        stage: name or number of the stage that the step is of; None when no step failed, or it is of none.
+        stage: name or number of the stage that the step is of; None when no step failed, it is of none, or that is not
+            known.
         details: the ``google.rpc.Status`` with BuildKit's typed errors, serialized; empty when there was none. What is
             in it says `mobysession.buildkit.solve_errors.decode_details`.
     """

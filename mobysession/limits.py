@@ -173,6 +173,8 @@ MAX_SECRET: Final = 500 * KIB
 SECRET_COMMAND_TIMEOUT: Final = 30.0
 #: Bytes of an ignore file that are read. Ours: as patterns they would arrive in headers, which have 1 MiB together.
 MAX_IGNORE_FILE: Final = 1 * MIB
+#: Bytes of a line of an ignore file, without its end. Engines read it with Go's bufio.Scanner: 64 KiB for both.
+MAX_IGNORE_LINE: Final = 64 * KIB - 1
 #: Bytes of file content in one DiffCopy DATA packet. Go sends 32 KiB; engines of all generations accept 1 MiB.
 DATA_CHUNK: Final = 1 * MIB
 #: Seconds that a credential helper may take; the engine itself gives up after 60 s.
@@ -331,6 +333,9 @@ BOTH_LOST: Final = 0.05
 RESUME_PATIENCE: Final = 15.0
 #: Seconds between two of these attempts. Ours: each costs the engine a connection.
 RESUME_PAUSE: Final = 0.2
+#: Seconds for which the end of a session waits for calls that are being answered. Ours: as long as docker waits for a
+#: container that is to stop.
+CLOSE_PATIENCE: Final = 10.0
 #: Events that a subscriber may be behind before it misses some. Ours: a second of a busy build's.
 EVENTS_BEHIND: Final = 1024
 #: Seconds that a function which keeps a snapshot may take. Ours: a run is over then, and a block may be about to end.
@@ -371,6 +376,10 @@ CLOCK_WRONG: Final = 300.0
 #: Seconds without a status message, after the solve has ended, until its progress counts as told; moby/buildkit's
 #: client waits as long.
 STATUS_SILENCE: Final = 5.0
+#: Seconds for a first status message, after a solve has failed of which nothing was heard. Engines refuse some solves
+#: before there is a job whose status could be told, and let the question for it wait for a job that will not come.
+#: Ours: what is on its way is here in a round trip, and buildx takes 3 s for the same.
+STATUS_AFTER_REFUSAL: Final = 1.0
 #: Bytes of one line of the classic build's answer: base64 of a status message, which gRPC would bound by 16 MiB.
 MAX_TRACE_LINE: Final = 32 * MIB
 #: Bytes of a Dockerfile that comes from stdin. Ours: what a mistaken tar exceeds; the largest generated ones have some

@@ -176,7 +176,12 @@ class BlockingBuild:
 
     def __next__(self) -> BuildStatus:
         """Wait for news and return the status, a copy at each turn; errors as of the other `build`."""
-        status = trio.from_thread.run(self._running._next_copy, trio_token=self._token)
+        try:
+            status = trio.from_thread.run(self._running._next_copy, trio_token=self._token)
+        except trio.RunFinishedError:
+            # As in `wait`.
+            self._running._settled()
+            status = None
         if status is None:
             raise StopIteration
         return status

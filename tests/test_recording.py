@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import stat
 from typing import TYPE_CHECKING, get_args
 
@@ -275,3 +276,34 @@ def test_a_failure_leaves_the_old_file(written: Path) -> None:
         Recording(Header(), broken).write(written)
     assert written.read_bytes() == before
     assert len(list(written.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.gz"])
+def test_a_pipe_is_written_to(tmp_path: Path, written: Path, name: str) -> None:
+    """What is there and is no file, as a device, stays what it is."""
+    pipe = tmp_path / name
+    os.mkfifo(pipe)
+    # Both ways, so that nobody waits for the other end.
+    reader = os.open(pipe, os.O_RDWR)
+    try:
+        Recording(Header(), lambda: list(read_recording(written))).write(pipe)
+        assert stat.S_ISFIFO(pipe.lstat().st_mode)
+        content = os.read(reader, 60_000)
+    finally:
+        os.close(reader)
+    (tmp_path / "copy").write_bytes(content)
+    assert list(read_recording(tmp_path / "copy")) == list(read_recording(written))
+    assert sorted(path.name for path in tmp_path.iterdir() if path != written) == sorted(["copy", name])
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    """What it leads to is replaced, or made where that is not there yet; a directory is refused."""
+    (tmp_path / "target").write_text("older")
+    for name in ("target", "later"):
+        link = tmp_path / f"link to {name}"
+        link.symlink_to(name)
+        Recording(Header(), lambda: SOME).write(link)
+        assert link.is_symlink()
+        assert list(read_recording(tmp_path / name)) == SOME
+    with pytest.raises(RecordingError, match="Is a directory"):
+        Recording(Header(), lambda: SOME).write(tmp_path)

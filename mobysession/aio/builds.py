@@ -165,7 +165,8 @@ class AsyncioBuild:
             await self._wake.wait()
             self._wake.clear()
         self._has_news = False
-        return await self._worker.run(self._copy)
+        # Once the build has ended nobody changes it any more, and the worker may have gone.
+        return await (self._copy() if task.done() else self._worker.run(self._copy))
 
     async def wait(self) -> BuildResult:
         """Wait for the end and return the result; errors as of `build`. Cancel: the build goes on."""

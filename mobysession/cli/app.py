@@ -5,16 +5,18 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mobysession.cli.interrupts import raise_interrupts
+from mobysession.cli.interrupts import Ended, raise_interrupts, status_of, tell_ends
 from mobysession.cli.parser import complete, parse
 from mobysession.errors import BuildFailed, EngineError, MobysessionError, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
+
+    import trio
 
     from mobysession.state.references import DaemonReference
     from mobysession.transport.endpoint import Endpoint
@@ -81,8 +83,8 @@ def run(arguments: list[str]) -> int:
         return verb(Target(options.host, options.docker_context), options)
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 1
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as interrupt:
+        return status_of(interrupt)
     except MobysessionError as error:
         report(error)
         return error.exit_status
@@ -99,7 +101,7 @@ def run(arguments: list[str]) -> int:
 
 
 def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-    """Run a coroutine function on trio; Ctrl-C cancels it wherever it waits, and arrives here as KeyboardInterrupt."""
+    """Run a coroutine function on trio; Ctrl-C and SIGTERM cancel it wherever it waits, and raise KeyboardInterrupt."""
     import trio
 
     raise_interrupts()
@@ -107,11 +109,50 @@ def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         # `main` disabled it while everything was loaded; from now on there may be garbage.
         gc.freeze()
         gc.enable()
-    return trio.run(function, *arguments, restrict_keyboard_interrupt_to_checkpoints=True)
+    ending = _Ending()
+    tell_ends(ending.tell)
+    try:
+        return trio.run(ending.run, function, *arguments, restrict_keyboard_interrupt_to_checkpoints=True)
+    finally:
+        tell_ends(None)
+        if ending.number:
+            raise Ended(ending.number)
+
+
+class _Ending:
+    """The end of the process, as a loop is told of it; ``number`` is the signal's, 0 as long as there was none."""
+
+    def __init__(self) -> None:
+        import trio
+
+        self.number = 0
+        self._scope = trio.CancelScope()
+        self._token: trio.lowlevel.TrioToken | None = None
+
+    def tell(self, number: int) -> None:
+        """Cancel what runs; for signal handlers."""
+        import trio
+
+        self.number = number
+        if self._token is None:
+            # Nobody has entered the scope yet.
+            self._scope.cancel()
+        else:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._scope.cancel)
+
+    async def run(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Run a coroutine function until it ends, or the process is told to."""
+        import trio
+
+        self._token = trio.lowlevel.current_trio_token()
+        with self._scope:
+            return await function(*arguments)
+        raise Ended(self.number)
 
 
 def report(error: MobysessionError) -> None:
-    """Print an error on stderr: for a failed build the place in the Dockerfile, then one line, then the hint.
+    """Print an error on stderr: for a failed build the place in the Dockerfile, then one line, notes, the hint.
 
     What a daemon says may be part of either, so nothing in them may speak to the terminal.
     """
@@ -124,8 +165,23 @@ def report(error: MobysessionError) -> None:
     # A failed build may need several lines; another error that claims to have them got them from outside.
     text = str(error) if isinstance(error, RpcError) else error.message or type(error).__name__
     _say(_alarm("ERROR: ") + printable(text, newlines=isinstance(error, (BuildFailed, EngineError))))
+    for note in _shown_notes(error):
+        _say(printable(f"note: {note}"))
     if error.hint:
         _say(printable(f"hint: {error.hint}", newlines=True))
+
+
+def _shown_notes(error: MobysessionError) -> list[str]:
+    """Return where it was, of several nodes or builds; what failed with it follows from it, and is for -v to show."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    if not notes:
+        return []
+    import logging
+
+    from mobysession.concurrency import ALSO_FAILED
+
+    is_verbose = logging.getLogger("mobysession").isEnabledFor(logging.INFO)
+    return [note for note in notes if is_verbose or not note.startswith(ALSO_FAILED)]
 
 
 def _report_fault(error: Exception) -> None:

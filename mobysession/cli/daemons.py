@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mobysession.cli.app import run_async
 from mobysession.cli.parser import add_commands, offer
 from mobysession.cli.tables import local_time, print_json
+from mobysession.state.references import VIEWS
 
 if TYPE_CHECKING:
     import argparse
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["SYNOPSIS", "add_options", "run"]
 
 SYNOPSIS = " COMMAND [ARGS]..."
-#: Of those of ``--progress``, the ones that somebody may want of every build on a daemon.
-_VIEWS = ("auto", "plain", "tty", "quiet", "rawjson")
 
 
 def add_options(parser: Parser) -> None:
@@ -32,8 +31,8 @@ def add_options(parser: Parser) -> None:
     command("ls", "List the daemons that are remembered.", "").add_argument("--json", action="store_true", help=as_json)
     add = command("add", "Remember a daemon, or change what is remembered of it.", " ADDRESS")
     add.add_argument("address", metavar="ADDRESS", help="unix://, tcp://, https:// or ssh://, as for --host.")
-    view = f"How progress is shown on it by default: {', '.join(_VIEWS[:-1])} or {_VIEWS[-1]}."
-    offer(add.add_argument("--view", metavar="KIND", help=view), *_VIEWS)
+    view = f"How progress is shown on it by default: {', '.join(VIEWS[:-1])} or {VIEWS[-1]}."
+    offer(add.add_argument("--view", metavar="KIND", help=view), *VIEWS)
     from_stdin = "Read a passphrase or token from stdin, and keep it in the key ring."
     add.add_argument("--password-stdin", action="store_true", help=from_stdin)
     add.add_argument("--use", action="store_true", help="Use it from now on, as with the command use.")
@@ -83,8 +82,8 @@ async def _list(client: ClientState, options: argparse.Namespace) -> None:
 async def _add(client: ClientState, options: argparse.Namespace) -> None:
     from mobysession.errors import UsageError
 
-    if options.view not in (None, *_VIEWS):
-        raise UsageError(f"there is no view {options.view!r}", hint=f"It is one of {', '.join(_VIEWS)}.")
+    if options.view not in (None, *VIEWS):
+        raise UsageError(f"there is no view {options.view!r}", hint=f"It is one of {', '.join(VIEWS)}.")
     password = None
     if options.password_stdin:
         import trio

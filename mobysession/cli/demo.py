@@ -87,8 +87,6 @@ def _without_engine(progress: str) -> int:
 
 @contextmanager
 def _private_engine() -> Iterator[Endpoint]:
-    import signal
-
     from mobysession.testing.base_image import static_busybox
     from mobysession.testing.engine import PrivateEngine, cached_data_root
     from mobysession.testing.packages import install_debian_docker
@@ -96,14 +94,9 @@ def _private_engine() -> Iterator[Endpoint]:
 
     install_debian_docker(_say)
     static_busybox(_say)
-    # The engine is ended by this block; so a plain kill has to run through it.
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        with PrivateEngine(data_root=cached_data_root()) as engine:
-            _say(f"started Docker {engine.version} for this run, at {engine.host}")
-            yield Endpoint.parse(engine.host, source="started for the demo")
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with PrivateEngine(data_root=cached_data_root()) as engine:
+        _say(f"started Docker {engine.version} for this run, at {engine.host}")
+        yield Endpoint.parse(engine.host, source="started for the demo")
 
 
 def _on_engine(endpoint: Endpoint, progress: str) -> int:

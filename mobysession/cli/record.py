@@ -38,6 +38,13 @@ def add_options(parser: Parser) -> None:
 
 def run(_target: Target, options: argparse.Namespace) -> int:
     """Run a build, and record what its session says: FILE holds no secret and no credentials."""
+    if options.output in ("", "-"):
+        from mobysession.errors import UsageError
+
+        raise UsageError(
+            f"{options.output!r} is no file for a recording",
+            hint="stdout has what the build prints. A file of that name would be ./-" if options.output else None,
+        )
     command = parse(build_command(options.command))
     return command.run(_Recorded(options), command.options)
 

@@ -113,6 +113,7 @@ class _Replayed(Target):
 async def _serve(recording: Recording, options: argparse.Namespace) -> int:
     import trio
 
+    from mobysession.errors import UsageError
     from mobysession.testing.replayer import ReplayDaemon
 
     def tell(report: ReplayReport) -> None:
@@ -125,7 +126,10 @@ async def _serve(recording: Recording, options: argparse.Namespace) -> int:
                 print(f"DOCKER_HOST={daemon.host}", flush=True)
                 await trio.sleep_forever()
             environment = {**os.environ, "DOCKER_HOST": daemon.host}
-            done = await trio.run_process(options.command, env=environment, check=False)
+            try:
+                done = await trio.run_process(options.command, env=environment, check=False)
+            except OSError as error:
+                raise UsageError(f"cannot run {options.command[0]}: {error.strerror}") from error
             equal = bool(daemon.reports) and all(report.is_equal for report in daemon.reports)
             return done.returncode or (0 if equal else 1)
 

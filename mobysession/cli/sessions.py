@@ -64,6 +64,9 @@ async def _list() -> list[SessionAnnouncement]:
 def _choose(found: list[SessionAnnouncement], wanted: str) -> SessionAnnouncement:
     from mobysession.errors import UsageError
 
+    if not wanted:
+        # Of a variable that is not set; every ID begins with nothing.
+        raise UsageError("the session ID is empty", hint="See which: mobysession sessions ls")
     chosen = [one for one in found if one.session_id == wanted]
     chosen = chosen or [one for one in found if one.session_id.startswith(wanted)]
     if len(chosen) == 1:

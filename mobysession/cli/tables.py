@@ -67,7 +67,10 @@ def local_time(seconds: float) -> str:
     """Return a moment, in seconds since the epoch, as the clock on the wall shows it."""
     import time
 
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (ValueError, OverflowError, OSError):  # what a file says may be no moment that a calendar has
+        return f"{seconds:g} s after 1970"
 
 
 def age(moment: datetime | None, now: datetime) -> str:

@@ -111,25 +111,44 @@ class Recording:
 
 
 def write_recording(path: str | os.PathLike[str], header: Header, records: Iterable[Record]) -> None:
-    """Write a recording; see `Recording.write`. A file of that name is replaced once the new one is whole."""
-    import gzip
+    """Write a recording; see `Recording.write`. A file of that name is replaced once the new one is whole.
+
+    A link stays one: what it leads to is replaced. A device or a pipe is written to.
+    """
     import os
 
     name = os.fspath(path)
-    beside = f"{name}.{os.getpid()}.part"
     try:
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
-            if name.endswith(".gz"):
-                with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
-                    _write_lines(packed.write, header, records)
-            else:
-                _write_lines(raw.write, header, records)
-        os.replace(beside, name)
+        if os.path.exists(name) and not os.path.isfile(name):
+            with open(os.open(name, os.O_WRONLY), "wb") as raw:
+                _write(raw, name, header, records)
+        else:
+            _replace(os.path.realpath(name), name, header, records)
     except OSError as error:
         raise RecordingError(f"the recording {name} cannot be written: {error.strerror}") from error
+
+
+def _replace(target: str, name: str, header: Header, records: Iterable[Record]) -> None:
+    import os
+
+    beside = f"{target}.{os.getpid()}.part"
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
+            _write(raw, name, header, records)
+        os.replace(beside, target)
     finally:
         if os.path.lexists(beside):
             os.unlink(beside)
+
+
+def _write(raw: BinaryIO, name: str, header: Header, records: Iterable[Record]) -> None:
+    import gzip
+
+    if not name.endswith(".gz"):
+        _write_lines(raw.write, header, records)
+        return
+    with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+        _write_lines(packed.write, header, records)
 
 
 def _write_lines(write: Callable[[bytes], object], header: Header, records: Iterable[Record]) -> None:

@@ -68,8 +68,9 @@ class CredentialSource(Protocol):
 
 
 _Login: TypeAlias = Credentials | tuple[str, str]
-#: Whatever credentials can be taken from. A mapping has hosts as keys, ``docker.io`` for Docker Hub. A function is
-#: called with the host at each request, in a worker thread unless it is a coroutine function; None means anonymous.
+#: Whatever credentials can be taken from. A mapping has hosts as keys, ``docker.io`` for Docker Hub; their case, a
+#: scheme and a path do not matter, as for the keys of docker's configuration. A function is called with the host at
+#: each request, in a worker thread unless it is a coroutine function; None means anonymous.
 CredentialsFrom: TypeAlias = (
     CredentialSource | Mapping[str, _Login] | Callable[[str], _Login | Awaitable[_Login | None] | None]
 )
@@ -205,14 +206,20 @@ def _from_helper(answer: HelperAnswer | None, token: str) -> Credentials:
 class _MappedCredentials:
     def __init__(self, logins: Mapping[str, _Login]) -> None:
         self._logins: dict[str, Credentials] = {}
-        for host, login in logins.items():
+        for name, login in logins.items():
+            host = dockerconfig.hostname(name)
+            if not host:
+                raise UsageError(f"{name!r} is no registry", hint="Name it as images do: ghcr.io, or localhost:5000.")
             credentials = _credentials(login)
             if credentials is None:
                 raise UsageError(f"the credentials for {host} are not a pair of user name and password")
-            self._logins[dockerconfig.config_key(host)] = credentials
+            # As in a configuration, a name with a scheme or a path counts for its host, where that has none of its own.
+            key = dockerconfig.config_key(host.lower())
+            if name == host or key not in self._logins:
+                self._logins[key] = credentials
 
     async def lookup(self, host: str) -> Credentials:
-        return self._logins.get(dockerconfig.config_key(host), ANONYMOUS)
+        return self._logins.get(dockerconfig.config_key(host.lower()), ANONYMOUS)
 
 
 class _ProvidedCredentials:

@@ -110,6 +110,8 @@ class EndpointDialer:
     def __init__(self, endpoint: Endpoint | None = None, attach: str = "auto") -> None:
         if attach not in ATTACH_WAYS:
             raise UsageError(f"there is no way {attach!r} to attach", hint=f"Choose one of {', '.join(ATTACH_WAYS)}.")
+        if isinstance(endpoint, str):
+            raise UsageError("an endpoint is no text", hint=f"Give Endpoint.parse({endpoint!r}).")
         if endpoint is None:
             endpoint = Endpoint.buildkitd() if attach == "buildkitd" else Endpoint.from_env()
             if endpoint.is_default:

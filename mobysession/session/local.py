@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["LocalPeer", "LocalServer", "LocalSession", "open_local_server", "open_local_session"]
 
 _SERVICE = "/mobysession.local.v1.LocalSessions"
+#: The statuses of a managed session that nothing follows; see `mobysession.session.managed.lifecycle`.
+_ENDED: Final = frozenset({"closed", "failed"})
 
 
 class LocalPeer(Protocol):
@@ -94,7 +96,8 @@ class LocalServer:
         await self._listen()
         announcement = SessionAnnouncement(
             session_id=session_id,
-            endpoint=endpoint,
+            # A path may have bytes that are no text.
+            endpoint=endpoint.encode("utf-8", "backslashreplace").decode(),
             created=created,
             socket=self._socket,
             pid=os.getpid(),
@@ -230,14 +233,18 @@ class LocalSession:
         return found
 
     async def lives(self) -> bool:
-        """Return whether it has not ended: its process knows at once, the store of announcements a moment later."""
+        """Return whether it has not ended: its process knows at once, the store of announcements a moment later.
+
+        One that was lost, or closed, is answered for up to the end of its block, and does not live any more.
+        """
         try:
-            await self.inspect()
+            found = await self.inspect()
         except SessionError as error:
             if isinstance(error.__cause__, RpcError) and error.__cause__.code is StatusCode.NOT_FOUND:
                 return False
             raise
-        return True
+        info = found.get("info")
+        return not (isinstance(info, dict) and info.get("status") in _ENDED)
 
     async def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """Yield what happens on it until it ends; close the iterator (``aclosing``) to stop."""

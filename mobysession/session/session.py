@@ -99,6 +99,10 @@ class Session:
         access: Access | None = None,
         tracing: Tracing | Literal[False] | None = None,
     ) -> None:
+        if isinstance(target, str):
+            raise UsageError(
+                "the target of a session is an Endpoint, and no text", hint=f"Give Endpoint.parse({target!r})."
+            )
         if target is None or isinstance(target, Endpoint):
             target = EndpointDialer(target, attach)
         elif attach != "auto":
@@ -260,6 +264,18 @@ class Session:
 
         return methods_of(self._in_flight.values())
 
+    @property
+    def answering(self) -> bool:
+        """True while a call of the daemon's is running that gets one answer, health checks left out.
+
+        One with a stream of answers, as of a forwarded agent, may go on for ever.
+        """
+        return any(self._gets_one_answer(method) for method in self.in_flight) if self._in_flight else False
+
+    def _gets_one_answer(self, name: str) -> bool:
+        method = self._registrar.find(name)
+        return method is not None and method.cardinality.one_answer
+
     async def ping(self) -> float:
         """Return the round trip to the daemon in seconds, measured with an HTTP/2 PING."""
         if self._server is None:
@@ -281,7 +297,8 @@ class Session:
         """Attach the session for the length of the block, which starts when the daemon's HTTP/2 SETTINGS have arrived.
 
         Args:
-            ready_timeout: seconds to wait for that.
+            ready_timeout: seconds to wait for that once it has accepted the session; reaching it, and its answer, have
+                times of their own.
 
         Raises:
             TransportError: the daemon could not be reached, or refused.

@@ -17,7 +17,7 @@ from mobysession import limits
 from mobysession.errors import EndpointError, UsageError
 from mobysession.identity import node_id
 from mobysession.state.passwords import find_passwords, passwords_named
-from mobysession.state.references import CLIENT_STATE, DaemonReference, active_in, reference_of
+from mobysession.state.references import CLIENT_STATE, VIEWS, DaemonReference, active_in, reference_of
 from mobysession.state.state import State
 from mobysession.transport.endpoint import Endpoint
 
@@ -117,9 +117,11 @@ class ClientState:
 
         Raises:
             EndpointError: the address is malformed.
-            UsageError: the password is empty, or larger than `limits.MAX_PASSWORD`.
+            UsageError: there is no such view; or the password is empty, or larger than `limits.MAX_PASSWORD`.
             CredentialError: a password is given, and there is nothing to keep it in, or that failed; nothing changes.
         """
+        if view is not None and view not in VIEWS:
+            raise UsageError(f"there is no view {view!r}", hint=f"Choose one of {', '.join(VIEWS)}.")
         address = self._known(address) or Endpoint(address).url.strip()
         entry: dict[str, Any] = {"last_accessed": time.time()}
         if view is not None:

@@ -155,7 +155,7 @@ def _create(path: Path, busy: float) -> None:
     try:
         os.close(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with _told(path):
-            database = Database(_connect(scratch.absolute().as_uri(), busy), scratch)
+            database = Database(_connect(scratch.absolute().as_uri(), busy), path)
             try:
                 database._connection.execute("PRAGMA journal_mode = WAL")
                 database._migrate()
@@ -166,7 +166,9 @@ def _create(path: Path, busy: float) -> None:
             os.link(scratch, path)
         _sync_directory(path.parent)
     finally:
-        scratch.unlink(missing_ok=True)
+        # SQLite leaves its own files where the disk is full.
+        for suffix in ("", "-wal", "-shm"):
+            scratch.with_name(scratch.name + suffix).unlink(missing_ok=True)
 
 
 def _sync_directory(directory: Path) -> None:
@@ -194,7 +196,8 @@ def describe(error: sqlite3.Error, path: Path | None) -> StateError:
         return StateError(f"{path} is held by another process", hint="See which: fuser, or lsof, on that file.")
     if code == sqlite3.SQLITE_FULL:
         return StateError(f"{path} cannot be written: the disk is full")
-    return StateError(f"{path} cannot be used: {error}")
+    hint = "The disk may be full." if code == sqlite3.SQLITE_IOERR else None
+    return StateError(f"{path} cannot be used: {error}", hint=hint)
 
 
 def _corrupt(path: Path | None, reason: str) -> StateCorrupt:

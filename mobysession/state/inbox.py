@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobysession import limits
 from mobysession.errors import UsageError
+from mobysession.state.steps import storable
 
 if TYPE_CHECKING:
     import sqlite3
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from mobysession.state.store import Store
 
 __all__ = ["InboxMessage", "InboxStorage"]
+
+_ID = "a session ID"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +50,11 @@ class InboxStorage:
         """Put a message into a session's inbox and return its ID; it is durable then.
 
         Raises:
-            UsageError: it is none that JSON has, or larger than `limits.MAX_INBOX_MESSAGE`.
+            UsageError: it is none that JSON has, or larger than `limits.MAX_INBOX_MESSAGE`; or an ID is no text.
         """
         text = _text(message)
+        storable(parent_session_id, _ID)
+        storable(sender, _ID)
         now = time.time()
 
         def put(connection: sqlite3.Connection) -> int:
@@ -66,6 +71,7 @@ class InboxStorage:
 
     async def pending(self, parent_session_id: str) -> list[InboxMessage]:
         """Return what has not been processed, oldest first."""
+        storable(parent_session_id, _ID)
         return await self._store.run(lambda connection: _pending(connection, parent_session_id), writes=False)
 
     async def mark(self, *ids: int) -> None:

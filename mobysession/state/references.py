@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CLIENT_STATE", "DaemonReference", "active_in", "reference_of"]
+__all__ = ["CLIENT_STATE", "VIEWS", "DaemonReference", "active_in", "reference_of"]
 
 #: The state that the command line, and `Endpoint`'s default, look at.
 CLIENT_STATE: Final = "client"
+#: Of the kinds of ``--progress``, those that somebody may want of every build on a daemon.
+VIEWS: Final = ("auto", "plain", "tty", "quiet", "rawjson")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mobysession.errors import StateError, UsageError
 from mobysession.identity import new_id
-from mobysession.state.steps import REMOVED, Step, Write, plain, same, visible
+from mobysession.state.steps import REMOVED, Step, Write, plain, same, storable, visible
 from mobysession.state.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class State:
     def __init__(self, name: str, initial: Mapping[str, object] | None = None, *, store: Store | None = None) -> None:
         if not name:
             raise UsageError("a state has a name, under which it is remembered")
-        self.name = name
+        self.name = storable(name, "the name of a state")
         self._id = new_id()
         self._initial = plain(initial or {})
         self._stored: dict[str, Any] = {}
@@ -201,8 +201,8 @@ class State:
             sync: False: for this object alone; until it is set otherwise, or reset, it hides what is stored.
 
         Raises:
-            UsageError: a value is none that JSON has, or larger than `limits.MAX_STATE_VALUE`; or the state has been
-                disposed of.
+            UsageError: a key is no text, a value is none that JSON has, or larger than `limits.MAX_STATE_VALUE`; or the
+                state has been disposed of.
         """
         if self._disposed:
             raise UsageError(f"state {self.name!r} has been disposed of")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from mobysession import limits
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping
 
-__all__ = ["REMOVED", "Outcome", "Step", "Update", "Write", "plain", "same", "stored_values", "visible"]
+__all__ = ["REMOVED", "Outcome", "Step", "Update", "Write", "plain", "same", "storable", "stored_values", "visible"]
 
 #: What is given to `State.set`: some keys with their values, or a function from all values to that.
 Update: TypeAlias = "Mapping[str, object] | Callable[[dict[str, Any]], Mapping[str, object]]"
@@ -158,10 +159,18 @@ def plain(values: Mapping[str, object]) -> dict[str, Any]:
     """Return the values as they come back from the store; UsageError where they cannot."""
     found = {}
     for key, value in values.items():
-        if not isinstance(key, str):
-            raise UsageError(f"a key of a state is a text, and {key!r} is none")
-        found[key] = REMOVED if value is REMOVED else _plain_value(key, value)
+        found[storable(key, "a key of a state")] = REMOVED if value is REMOVED else _plain_value(key, value)
     return found
+
+
+def storable(text: object, what: str) -> str:
+    """Return a text that the database can hold; UsageError where it is none, or has half a character in it."""
+    if isinstance(text, str):
+        # Characters of UTF-16's, or bytes of a file name that are no text.
+        with suppress(UnicodeEncodeError):
+            text.encode()
+            return text
+    raise UsageError(f"{what} is a text, and {text!r} is none")
 
 
 def _plain_value(key: str, value: object) -> Any:

@@ -233,3 +233,24 @@ def test_serve_until_interrupted(file: Path, tmp_path: Path) -> None:
         assert process.stdout.readline() == f"DOCKER_HOST=unix://{tmp_path / 's'}\n"
         process.send_signal(2)
         assert process.wait(30) in (130, -2)
+
+
+@pytest.mark.parametrize("output", ["", "-"])
+def test_a_recording_goes_to_a_file(cli: Cli, context: Path, output: str) -> None:
+    """stdout has what the build prints; before anything is built."""
+    ran = cli("record", "-o", output, "--", "build", context)
+    assert (ran.status, "is no file for a recording" in ran.err) == (2, True)
+
+
+def test_a_moment_that_no_calendar_has(cli: Cli, tmp_path: Path) -> None:
+    """A header says what it likes; the recording is shown all the same."""
+    Recording(Header(created=1e300), list).write(tmp_path / "x")
+    ran = cli("recording", "show", tmp_path / "x")
+    assert ran.status == 0, ran.err
+    assert "recording of 1e+300 s after 1970" in ran.out
+
+
+def test_serve_to_a_command_that_is_not_there(cli: Cli, file: Path) -> None:
+    """It is named."""
+    ran = cli("replay", file, "--serve", "--", "no-such-command", "x")
+    assert (ran.status, "cannot run no-such-command: No such file or directory" in ran.err) == (2, True)

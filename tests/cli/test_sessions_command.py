@@ -87,6 +87,9 @@ def test_a_session_of_another_process(cli: Cli, holder: subprocess.Popen[str]) -
     assert cli("sessions", "abort", "alpha", "--reason", "enough") == (0, "", "")
     assert holder.stdout is not None
     assert holder.stdout.readline() == "session alpha was ended by another process: enough\n"
+    for verb in ("inspect", "events", "abort"):  # as with a variable that is not set, also where there is only one
+        ran = cli("sessions", verb, "")
+        assert (ran.status, "the session ID is empty" in ran.err) == (2, True)
     assert cli("sessions", "abort", "alphabet") == (0, "", "")
     assert holder.wait() == 0
     assert ids(cli) == []

@@ -434,6 +434,23 @@ async def test_a_mapping_is_a_source():
     assert await source.lookup("other.example") == ANONYMOUS
 
 
+@pytest.mark.parametrize("name", ["https://reg.example", "http://reg.example/v2/", "Reg.Example", "reg.example/team"])
+async def test_a_mapping_names_hosts_as_a_configuration_does(name):
+    """Their case, a scheme and a path do not matter; a bare host counts before them, wherever it stands."""
+    login, other = ("user", "pass"), ("other", "pass")
+    assert await credential_source({name: login}).lookup("reg.example") == Credentials(*login)
+    if name.lower() != "reg.example":
+        for both in ({name: other, "reg.example": login}, {"reg.example": login, name: other}):
+            assert await credential_source(both).lookup("REG.example") == Credentials(*login)
+
+
+@pytest.mark.parametrize("name", ["", "https://", "/team"])
+def test_a_mapping_without_a_host_is_refused(name):
+    """It would never be used."""
+    with pytest.raises(UsageError, match="is no registry"):
+        credential_source({name: ("user", "pass")})
+
+
 async def _login_later(host):
     await trio.lowlevel.checkpoint()
     return host, "pass"

@@ -322,3 +322,12 @@ async def test_only_the_user_may_read_what_is_remembered(database_path):
     async with ClientState() as client:
         await client.register_reference("tcp://a:1")
     assert stat.S_IMODE(database_path.stat().st_mode) == 0o600
+
+
+async def test_a_view_that_there_is_not_is_refused():
+    """It would be that of every build on the daemon; nothing is remembered."""
+    async with ClientState() as client:
+        with pytest.raises(UsageError, match="there is no view 'cinema'"):
+            await client.register_reference("tcp://box", view="cinema")
+        assert client.daemons == ()
+        assert (await client.register_reference("tcp://box", view="rawjson")).view == "rawjson"

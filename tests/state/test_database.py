@@ -246,3 +246,26 @@ def test_any_path_will_do(tmp_path, name):
     make(path)
     assert list(files(path.parent)) == ["memory.db"]
     make(path)
+
+
+def test_what_cannot_be_made_leaves_nothing(database_path, monkeypatch):
+    """Neither the database nor what SQLite keeps beside it, which it leaves there where the disk is full."""
+    others = []
+
+    class Steps:
+        def __getitem__(self, number):
+            # Somebody else has it open, so that SQLite does not clean up.
+            (path,) = database_path.parent.glob("*.new")
+            other = sqlite3.connect(path)
+            others.append(other)
+            other.execute("SELECT * FROM sqlite_master").fetchall()
+            return "NONSENSE"
+
+    monkeypatch.setattr("mobysession.state.database.STEPS", Steps())
+    try:
+        with pytest.raises(StateError, match=r"memory\.db cannot be used: near"):
+            make(database_path)
+        assert files(database_path.parent) == {}
+    finally:
+        for other in others:
+            other.close()

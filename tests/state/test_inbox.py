@@ -86,3 +86,12 @@ async def test_what_is_no_message_is_refused(message):
         with pytest.raises(UsageError, match="a message of an inbox"):
             await InboxStorage(store).put("p", message)
         await InboxStorage(store).put("p", "x" * (1024 * 1024 - 2))
+
+
+async def test_what_is_no_id_is_refused():
+    """Half a character is none: neither whose message it is, nor who sent it, nor whose are asked for."""
+    async with open_store() as store:
+        inbox = InboxStorage(store)
+        for wrong in (inbox.put("\ud800", 1), inbox.put("p", 1, sender="\ud800"), inbox.pending("\ud800")):
+            with pytest.raises(UsageError, match="a session ID is a text"):
+                await wrong

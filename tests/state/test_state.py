@@ -79,9 +79,11 @@ async def test_a_state_is_opened_once():
 
 
 def test_a_state_has_a_name():
-    """An empty name is refused."""
+    """An empty name is refused, and one that no database can hold."""
     with pytest.raises(UsageError, match="a state has a name"):
         State("")
+    with pytest.raises(UsageError, match="the name of a state is a text"):
+        State("\ud800")
 
 
 async def test_values_are_nobody_elses():
@@ -371,6 +373,8 @@ async def test_leaving_cancelled_writes_too():
         ({"a": math.nan}, "not JSON compliant"),
         ({"a": {1, 2}}, "not JSON serializable"),
         ({5: 1}, "a key of a state is a text"),
+        ({"\ud800": 1}, "a key of a state is a text"),
+        (lambda values: {"\ud800": 1}, "a key of a state is a text"),
         ({"a": "x" * (1024 * 1024 - 1)}, "bytes as JSON"),
         (lambda values: {"a": b""}, "not JSON serializable"),
     ],

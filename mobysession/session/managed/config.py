@@ -40,7 +40,7 @@ VARIABLES: Final = {
     "TLS_CERT": "file of the client certificate",
     "TLS_KEY": "file of its private key",
     "ATTACH": "the way to attach: auto, hijack, tunnel, native, buildkitd",
-    "READY_TIMEOUT": "seconds until a session must be ready",
+    "READY_TIMEOUT": "seconds that the daemon has to speak HTTP/2 on a session that it accepted",
     "RESUME_TIMEOUT": "seconds for which an ID that the daemon still has is asked for again",
     "APPROVAL": "who decides on requests for credentials: granted, terminal, channel, refused",
     "APPROVAL_TIMEOUT": "seconds that an approval may take",
@@ -66,7 +66,8 @@ class SessionConfig:
         tls: how to speak TLS to it, in place of what the endpoint has.
         attach: by which way; see `mobysession.session.attach`.
         dialer: gets each session its stream, in place of all of these.
-        ready_timeout: seconds until an attached session must be ready.
+        ready_timeout: seconds that the daemon has to speak HTTP/2 on a session that it accepted; reaching it, and
+            its answer, have times of their own.
         resume_timeout: seconds for which an ID that the daemon still has is asked for again.
         approval: who decides on requests for credentials; see `ApprovalMode`.
         approval_timeout: seconds that this may take; then the request is refused.
@@ -99,6 +100,11 @@ class SessionConfig:
         # `replace` gives the default, which as a class attribute is what a look for the field finds.
         if services is not None:
             raise UsageError(f"a SessionConfig cannot carry services: {_NO_SERVICES}", hint=_SERVICES_HINT)
+        if self.endpoint is not None and not isinstance(self.endpoint, Endpoint):
+            raise UsageError(
+                f"endpoint takes an Endpoint, and no {type(self.endpoint).__name__}",
+                hint='Make one of an address with Endpoint.parse("unix:///run/docker.sock").',
+            )
         if self.attach not in ATTACH_WAYS:
             raise UsageError(
                 f"there is no way {self.attach!r} to attach", hint=f"Choose one of {', '.join(ATTACH_WAYS)}."

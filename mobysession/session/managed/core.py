@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Self
@@ -32,7 +32,7 @@ from mobysession.session.managed.runs import Runs
 from mobysession.session.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from mobysession.events import SessionEvent
     from mobysession.rpc.registrar import Attachable
@@ -75,6 +75,10 @@ class SessionCore:
         self._resolved = trio.Event()
         self._closing = trio.Lock()
         self._persisting = trio.Lock()
+        #: Calls from this side that get one answer.
+        self._dispatched = 0
+        #: Where whoever waits for the end of calls does.
+        self._answered = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
         self._link: Link | None = None
         #: What the latest requests wrote, latest last, and how many steps of all of them came from a cache.
@@ -177,6 +181,9 @@ class SessionCore:
     async def close(self) -> None:
         """Wait for the run that goes on, with all that is queued for it, then end; children are closed too.
 
+        Calls that get one answer, the daemon's and dispatched ones, are waited for up to `limits.CLOSE_PATIENCE`
+        seconds; health checks and streams are cut. That is also how long a handler waits that closes its own session.
+
         Raises:
             UsageError: it is called from inside of a request of the session, or of a child.
 
@@ -193,9 +200,25 @@ class SessionCore:
             if self.runs.current is not None:
                 await self.runs.current.wait()
             self.runs.drop()
+            await self._wait_answered()
             if self._link is not None:
                 await self._link.detach()
             self._finish()
+
+    async def _wait_answered(self) -> None:
+        with trio.move_on_after(limits.CLOSE_PATIENCE):
+            while not self.is_terminal and (self._dispatched or self.bare.answering):
+                await self._answered.park()
+
+    @contextmanager
+    def in_flight(self, *, awaited: bool) -> Iterator[None]:
+        """Have `close` wait for the end of the block, where that is ``awaited``."""
+        self._dispatched += awaited
+        try:
+            yield
+        finally:
+            self._dispatched -= awaited
+            self._answered.unpark_all()
 
     def fail(self, error: MobysessionError) -> None:
         """Take the news that the session is lost; its run ends with ``error``."""
@@ -204,6 +227,7 @@ class SessionCore:
         self.failure = error
         self._lifecycle.move("failed")
         self.tally.add(failed=1)
+        self._answered.unpark_all()
         if self.runs.current is not None:
             self.runs.current.scope.cancel()
         self._end()
@@ -339,6 +363,7 @@ class SessionCore:
         self.last_activity = event.time
         if isinstance(event, CallEnded):
             self.tally.call_ended(event)
+            self._answered.unpark_all()
         self.feed.publish(_kind(type(event)), event)
 
     def _status_changed(self, before: SessionStatus, now: SessionStatus) -> None:

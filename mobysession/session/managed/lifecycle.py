@@ -14,14 +14,16 @@ What is not in the table does not happen; to try it is a fault of ours.
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mobysession.errors import LocalProtocolError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 __all__ = ["TERMINAL", "TRANSITIONS", "Lifecycle", "SessionInfo", "SessionSnapshot", "SessionStatus"]
 
@@ -125,7 +127,45 @@ class SessionSnapshot:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SessionSnapshot:
         """Return what `to_json` made; UsageError where it did not."""
-        unknown = set(value) - set(cls.__dataclass_fields__)
-        if unknown or not isinstance(value.get("session_id"), str):
-            raise UsageError("this is no snapshot of a session")
+        if not isinstance(value, Mapping):
+            raise UsageError(f"a snapshot of a session is an object of JSON, and not of type {type(value).__name__}")
+        wrong = [name for name in value if name not in _FIELDS or not _FIELDS[name](value[name])]
+        if not value.get("session_id"):
+            wrong.append("session_id")
+        if wrong:
+            raise UsageError(f"this is no snapshot of a session: {wrong[0]!r} makes no sense")
         return cls(**value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_options(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, value))
+
+
+def _is_labels(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, (*value, *value.values())))
+
+
+#: What each field of a snapshot may be.
+_FIELDS: Final[dict[str, Callable[[object], bool]]] = {
+    "session_id": _is_text,
+    "shared_key": _is_text,
+    "name": _is_text,
+    "created_at": _is_time,
+    "runs": _is_count,
+    "sequence": _is_count,
+    "parent_session_id": lambda value: value is None or _is_text(value),
+    "metadata": _is_labels,
+    "options": _is_options,
+}

@@ -35,7 +35,7 @@ class Link:
     Args:
         session: the bare session.
         nursery: where the task runs that keeps it.
-        ready_timeout: seconds until it must be ready.
+        ready_timeout: seconds that the daemon has to speak HTTP/2 on a session that it accepted.
         patience: seconds for which an ID that the daemon still has is asked for again.
         patient_at_first: also the first time: the session is one that is resumed.
         inside: the scope in which the session's calls are served.

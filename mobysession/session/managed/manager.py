@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from mobysession.errors import SessionAlive, UsageError
+from mobysession.protocol.session_headers import SessionHeaders
 from mobysession.session.managed.config import SessionConfig
 from mobysession.session.managed.counters import PROCESS, Counters, Tally
 from mobysession.session.managed.dialing import make_dialer
@@ -131,7 +132,7 @@ class SessionManager:
             **overrides: fields of `SessionConfig`.
 
         Raises:
-            UsageError: no services were chosen, or an override makes no sense.
+            UsageError: no services were chosen, or an override or the session ID makes no sense.
             EndpointError: the environment names no usable daemon.
             TransportError, SessionNotReady: with ``wait_ready``, it could not be opened.
         """
@@ -230,6 +231,9 @@ class SessionManager:
     @asynccontextmanager
     async def _live(self, origin: Origin, *, wait_ready: bool) -> AsyncIterator[ManagedSession]:
         observe()
+        if origin.session_id is not None:
+            # Refuses what no daemon can be told, before it is written down.
+            SessionHeaders(session_id=origin.session_id)
         session = ManagedSession(origin)
         if origin.session_id is not None:
             _refuse_alive(session.id)
@@ -244,11 +248,11 @@ class SessionManager:
                     await session.mount()
                 yield session
         finally:
-            if memory is not None:
-                memory.withdraw(session)
             # One that was lost may have been resumed inside of its block.
             if _alive.get(session.id) is session:
                 del _alive[session.id]
+            if memory is not None:
+                memory.withdraw(session)
 
     async def _look_for(self, resumed: str | SessionSnapshot) -> SessionSnapshot:
         """Return what to go on with; SessionAlive where the session lives."""

@@ -45,21 +45,38 @@ class Memory:
         self.store = store
         self._server = server
         self._snapshots = snapshots
+        #: Who is answered for, by ID: one that was lost may have been resumed under its ID inside of its block.
+        self._announced: dict[str, ManagedSession] = {}
+        self._closed = False
 
     async def announce(self, session: ManagedSession) -> None:
         """Let others know of a session, and answer for it; StateError where that is impossible."""
+        if self._closed:
+            return
         peer = _Peer(session)
         await self._server.announce(session.id, peer, endpoint=session.origin.where, created=session.created_at)
-        self.remember(session)
+        if not self._closed:
+            self._announced[session.id] = session
+            self.remember(session)
 
     def withdraw(self, session: ManagedSession) -> None:
         """Answer for a session no longer; how to go on with it stays known unless it was closed in order."""
+        if self._announced.get(session.id) is not session:
+            return
+        del self._announced[session.id]
         self._server.withdraw(session.id)
         if session.status == "closed":
             self._snapshots.set({session.id: REMOVED})
 
+    def close(self) -> None:
+        """Write nothing down any more; the sessions that still live go on unannounced."""
+        self._closed = True
+        self._announced.clear()
+
     def remember(self, session: ManagedSession) -> None:
-        """Write down how to go on with a session."""
+        """Write down how to go on with a session, if it is one that is answered for."""
+        if self._announced.get(session.id) is not session:
+            return
         kept = {**self._snapshots.get(), session.id: session.snapshot().to_json()}
         oldest = sorted(kept, key=lambda name: kept[name].get("created_at", 0.0))
         dropped: dict[str, Any] = dict.fromkeys(oldest[: -limits.KEPT_SNAPSHOTS], REMOVED)
@@ -135,4 +152,8 @@ async def open_memory(path: str | os.PathLike[str] | None) -> AsyncIterator[Memo
         open_local_server(store) as server,
         store.state(_SNAPSHOTS) as snapshots,
     ):
-        yield Memory(store, server, snapshots)
+        memory = Memory(store, server, snapshots)
+        try:
+            yield memory
+        finally:
+            memory.close()

@@ -35,7 +35,6 @@ __all__ = ["Audience", "Methods", "MethodInfo", "audience_of"]
 Audience = Literal["daemon", "client", "both"]
 
 _ONE_REQUEST = (Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM)
-_ONE_ANSWER = (Cardinality.UNARY_UNARY, Cardinality.STREAM_UNARY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +139,7 @@ class Methods:
             finally:
                 both.cancel_scope.cancel()
         decoded = [_decoded(method, answer) for answer in answers]
-        return decoded[0] if method.cardinality in _ONE_ANSWER and decoded else decoded
+        return decoded[0] if method.cardinality.one_answer and decoded else decoded
 
     @asynccontextmanager
     async def _open_channel(self) -> AsyncIterator[Channel]:

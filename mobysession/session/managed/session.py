@@ -79,7 +79,7 @@ class ManagedSession(HostingSession):
 
     @property
     def is_aborted(self) -> bool:
-        """True from an interruption of a run until `clear_abort`; no run can be begun meanwhile."""
+        """True from an interruption of a run until `clear_abort`; no run or child can be begun meanwhile."""
         return self.runs.aborted
 
     @property
@@ -210,6 +210,9 @@ class ManagedSession(HostingSession):
     ) -> Any:
         """Call a hosted method from this side, whatever its audience; the session is attached first if it is not.
 
+        It returns once the handler has: never for a method that answers for ever, as ``Watch`` of health does, unless
+        it is cancelled. `close` waits for calls that get one answer.
+
         Args:
             method: its name or its alias.
             request: a message, a mapping of its fields, or its bytes; a list of them where the method takes several.
@@ -226,8 +229,9 @@ class ManagedSession(HostingSession):
         async def dispatch(operation: Operation) -> Any:
             methods = self._methods()
             prepared = methods.prepare(operation.method, operation.request)
-            await self.mount()
-            return await methods.call(prepared)
+            with self.in_flight(awaited=prepared.method.cardinality.one_answer):
+                await self.mount()
+                return await methods.call(prepared)
 
         return await self._through("dispatch", dispatch, middleware, context, request=request, method=method)
 
@@ -274,6 +278,7 @@ class ManagedSession(HostingSession):
 
         Raises:
             UsageError: it would be a child of the tenth generation, or an override makes no sense.
+            SessionError: the session was interrupted, and that was not cleared.
             SessionOver: the session is over.
         """
 
@@ -281,6 +286,7 @@ class ManagedSession(HostingSession):
             from mobysession.session.managed.children import spawn_child
 
             self.refuse_over()
+            self.runs.refuse_aborted()
             return await spawn_child(self, operation.request, operation.options)
 
         found: RunHandle = await self._through("spawn", spawn, middleware, context, request=request, options=overrides)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -31,6 +33,7 @@ from mobysession.session.managed import (
     SessionSnapshot,
 )
 from mobysession.session.managed.ambient import LOGGERS
+from mobysession.session.session import open_session
 from mobysession.testing import FakeDaemon, Faults, Refusal
 
 
@@ -355,3 +358,42 @@ async def test_managers_share_nothing_but_the_process(managed):
         await trio.testing.wait_all_tasks_blocked()
         assert (mine.status, yours.status) == ("failed", "ready")
         await there.sessions[yours.id].health()
+
+
+WRONG_FIELDS: dict[str, list[Any]] = {
+    "session_id": ["", None, 5],
+    "runs": ["1", -1, 1.5, True],
+    "metadata": [None, [], {"a": 1}, {1: "a"}],
+    "options": [None, "x"],
+    "created_at": ["x", math.nan, None],
+    "shared_key": [None],
+    "name": [None],
+    "sequence": [None],
+    "parent_session_id": [5],
+    "more": [1],
+}
+WRONG_SNAPSHOTS: list[Any] = [
+    *([], None, "x", {}),
+    *({"session_id": "x", name: value} for name, values in WRONG_FIELDS.items() for value in values),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_SNAPSHOTS)
+def test_what_is_no_snapshot_is_refused(wrong):
+    """At once, and not when the session is to go on."""
+    with pytest.raises(UsageError, match="snapshot of a session"):
+        SessionSnapshot.from_json(wrong)
+
+
+async def test_an_endpoint_is_no_text(managed):
+    """An address as text is refused with what makes an endpoint of it, for sessions, children and the bare thing."""
+    text: Any = "unix:///x"
+    async with managed() as (manager, _), manager.create([]) as session:
+        for making in (
+            lambda: session.spawn(nothing, endpoint="unix:///x"),
+            lambda: manager.create([], endpoint="unix:///x").__aenter__(),
+            lambda: open_session(text).__aenter__(),
+        ):
+            with pytest.raises(UsageError) as caught:
+                await making()
+            assert "Endpoint.parse(" in (caught.value.hint or "")

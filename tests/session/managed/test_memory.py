@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from mobysession.errors import RunInterrupted, SessionAlive, SessionLost
+from mobysession.errors import RunInterrupted, SessionAlive, SessionLost, UsageError
 from mobysession.session.local import open_local_session
-from mobysession.session.managed import SessionManager
+from mobysession.session.managed import SessionConfig, SessionManager
 from mobysession.state.inbox import InboxStorage
 from mobysession.state.sessions import SessionDirectory
 from mobysession.state.store import open_store
@@ -178,3 +178,108 @@ async def test_without_a_parent_or_a_storage_nobody_is_notified(managed):
         async with manager.create([], parent_session_id="p") as session:
             with pytest.raises(ValueError, match="no inbox"):
                 await session.notify_parent("x")
+
+
+async def lose(daemon, session):
+    daemon.kill()
+    await trio.testing.wait_all_tasks_blocked()
+    assert session.status == "failed"
+
+
+async def hold(making, left, task_status):
+    async with making as session:
+        task_status.started(session)
+        await left.wait()
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_a_lost_session_is_resumed_inside_its_block(managed, database, apart):
+    """By its manager, or another one of the process; the end of the old block leaves the new one announced."""
+    left = trio.Event()
+    async with (
+        managed() as (plain, daemon),
+        SessionManager(plain.config, store=database) as manager,
+        SessionManager(plain.config, store=database) as another,
+        trio.open_nursery() as nursery,
+    ):
+        resuming = another if apart else manager
+        async with manager.session([], session_id="mine") as session:
+            await memory_of(manager).store.flush()
+            await lose(daemon, session)
+            resumed = await nursery.start(hold, resuming.resume("mine", []), left)
+            assert (resumed.status, resumed.info.resumed_from) == ("ready", "mine")
+            await memory_of(resuming).store.flush()
+        await memory_of(manager).store.flush()
+        announced = await SessionDirectory(memory_of(resuming).store).find("mine")
+        assert announced is not None
+        async with open_local_session(announced) as seen:
+            assert await seen.lives()
+        await (await resumed.send(nothing)).result()
+        await trio.testing.wait_all_tasks_blocked()
+        assert memory_of(resuming)._snapshots.get()["mine"]["runs"] == 1
+        left.set()
+
+
+async def test_a_lost_session_does_not_live(managed, database):
+    """Others can look at it up to the end of its block, and go on with it."""
+    async with (
+        managed() as (plain, daemon),
+        SessionManager(plain.config, store=database) as manager,
+        manager.session([], session_id="mine") as session,
+    ):
+        (announced,) = await SessionDirectory(memory_of(manager).store).list()
+        async with open_local_session(announced) as seen:
+            assert await seen.lives()
+            await lose(daemon, session)
+            assert not await seen.lives()
+            assert (await seen.inspect())["info"]["status"] == "failed"
+
+
+async def test_a_session_may_outlive_its_manager(managed, database):
+    """It is announced no longer, and ends in its own way: with what its block raised, and it can be made again."""
+    left = trio.Event()
+    ended = []
+
+    async def fail(making, task_status):
+        try:
+            async with making as session:
+                task_status.started(session)
+                await left.wait()
+                await (await session.send(nothing)).result()
+                raise OSError("its own")
+        except OSError as error:
+            ended.append(str(error))
+
+    async with managed() as (plain, _):
+        manager = SessionManager(plain.config, store=database)
+        async with trio.open_nursery() as nursery:
+            async with manager:
+                await nursery.start(fail, manager.create([], session_id="mine"))
+            left.set()
+        assert ended == ["its own"]
+        async with manager.create([], session_id="mine"):
+            pass
+
+
+async def test_an_id_that_no_daemon_can_be_told_is_refused(managed, database):
+    """Before anything is written down, where it would end all sessions that are announced."""
+    async with (
+        managed() as (plain, _),
+        SessionManager(plain.config, store=database) as manager,
+        manager.create([]) as session,
+    ):
+        for wrong in ("\udcff", "", "a b\n", "a:b"):
+            for making in (manager.create([], session_id=wrong), manager.resume(wrong, [])):
+                with pytest.raises(UsageError):
+                    async with making:
+                        pytest.fail("made")
+        await memory_of(manager).store.flush()
+        assert session.status == "opening"
+
+
+async def test_a_daemon_whose_name_is_no_text_is_announced(database):
+    """The bytes of a file name may be none; they are shown escaped."""
+    config = SessionConfig(dial_command="/bin/\udcff")
+    async with SessionManager(config, store=database) as manager, manager.create([]):
+        (announced,) = await SessionDirectory(memory_of(manager).store).list()
+        assert announced.endpoint == "/bin/\\udcff"

@@ -260,7 +260,7 @@ async def test_a_child_is_on_the_daemon_of_its_parent(monkeypatch):
 
 
 async def test_closing_and_interrupting_take_children_along(managed):
-    """A closing parent waits for what its children do; an interrupted one interrupts them."""
+    """A closing parent waits for what its children do; an interrupted one interrupts them, and spawns none."""
     async with managed() as (manager, _):
         async with manager.create([]) as session:
             gate = trio.Event()
@@ -276,6 +276,9 @@ async def test_closing_and_interrupting_take_children_along(managed):
             for one in (handle, own):
                 with pytest.raises(RunInterrupted, match="all of you"):
                     await one.result()
+            with pytest.raises(SessionError, match="interrupted"):
+                await session.spawn(waiting)
+            session.clear_abort()
             handle = await session.spawn(waiting)
             gate.set()
         assert (await handle.result(), handle.session.status) == ("done", "closed")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import trio
+import trio.testing
 
-from mobysession.errors import RunInterrupted, SessionError, SessionOver, UsageError
+from mobysession import limits
+from mobysession.errors import MobysessionError, RunInterrupted, SessionError, SessionOver, UsageError
+from mobysession.services.secrets import Secrets
 from mobysession.session.managed import SchedulerState, current_session
 
 
@@ -186,6 +191,67 @@ async def test_closing_waits_for_what_is_in_flight(managed):
                 await session.queue(answering(1))
         with pytest.raises(SessionOver):
             await session.mount()
+
+
+@pytest.mark.parametrize("asking", ["daemon", "here"])
+async def test_closing_waits_for_answers(managed, autojump_clock, asking):
+    """Of calls that get one, the daemon's and dispatched ones: each is given before the session ends."""
+
+    async def slow(identifier):
+        await trio.sleep(5)
+        return b"late"
+
+    async with managed() as (manager, daemon), trio.open_nursery() as nursery:
+        got = []
+        async with manager.session([Secrets({"a": slow})]) as session:
+            caller = await daemon.wait_session(session.id)
+
+            async def ask():
+                if asking == "daemon":
+                    got.append(await caller.get_secret("a"))
+                else:
+                    got.append((await session.dispatch("GetSecret", {"ID": "a"})).data)
+
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            began = trio.current_time()
+        assert trio.current_time() - began == pytest.approx(5, abs=0.5)
+        assert (session.status, session._dispatched) == ("closed", 0)
+    assert got == [b"late"]
+
+
+async def test_closing_does_not_wait_for_ever(managed, autojump_clock):
+    """A call that is never answered is cut after a while; a stream, which may have no end, and a lost one at once."""
+
+    async def never(identifier):
+        await trio.sleep_forever()
+
+    async with managed() as (manager, daemon), trio.open_nursery() as nursery:
+
+        async def ask(session, *call):
+            with suppress(MobysessionError):
+                await session.dispatch(*call)
+
+        async with manager.session([Secrets({"a": never})]) as session:
+            nursery.start_soon(ask, session, "GetSecret", {"ID": "a"})
+            await trio.testing.wait_all_tasks_blocked()
+            began = trio.current_time()
+        assert trio.current_time() - began == pytest.approx(limits.CLOSE_PATIENCE, abs=0.5)
+        async with manager.session([Secrets({})]) as session:
+            nursery.start_soon(ask, session, "Watch", {})
+            await trio.testing.wait_all_tasks_blocked()
+            began = trio.current_time()
+        assert trio.current_time() - began < 2
+        async with manager.session([Secrets({"a": never})]) as session:
+            nursery.start_soon(ask, session, "GetSecret", {"ID": "a"})
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(session.close)
+            await trio.testing.wait_all_tasks_blocked()
+            began = trio.current_time()
+            daemon.kill()
+        assert trio.current_time() - began < 2
+        assert session.status == "failed"
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_closing_that_was_given_up_is_gone_on_with(managed, autojump_clock):
