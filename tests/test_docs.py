@@ -96,6 +96,7 @@ ON_FAKE = {
     "bake:list": Fake(),
     "bake:print": Fake(),
     "bake:python": Fake(),
+    "builds:keywords": Fake(),
     "builds:result": Fake(any_order=True),
     "builds:secrets": Fake(),
     "docker-py:patch": Fake(),

@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -229,3 +231,25 @@ def test_a_reader_who_leaves_is_no_fault(spawned, fake_docker_host: BlockingFake
     finally:
         os.close(writer)
     assert (process.returncode, err) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "status", "words"),
+    [
+        (">&-", ["--version"], 1, ""),
+        (">&-", ["context", "explain", "."], 1, "ERROR: the output cannot be written: Bad file descriptor\n"),
+        (">&-", ["build", "-q", "."], 1, "ERROR: the output cannot be written: Bad file descriptor\n"),
+        ("<&-", ["build", "-f", "-", "."], 1, "Dockerfile on stdin cannot be read: bad file descriptor\n"),
+        ("2>&-", ["build", "."], 0, ""),
+        ("<&- >&- 2>&-", ["build", "."], 0, ""),
+    ],
+)
+def test_streams_that_are_closed_have_nothing_in_their_place(
+    context: Path, fake_docker_host: BlockingFakeDaemon, closed: str, arguments: list[str], status: int, words: str
+) -> None:
+    """What is to go there is an error, and no connection of ours ever gets their numbers."""
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "mobysession", *arguments]
+    ran = subprocess.run(command, cwd=context, input=b"", capture_output=True, timeout=60, check=False)
+    assert ran.returncode == status, ran.stderr
+    assert ran.stderr.decode().endswith(words)
+    assert b"Traceback" not in ran.stderr
