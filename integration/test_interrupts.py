@@ -58,8 +58,14 @@ class Sleeper:
     def process(self) -> int:
         """Return a descriptor of the sleeping process, which becomes readable when that ends."""
         wanted = self.seconds.encode()
-        (found,) = (pid for pid, arguments in _command_lines() if wanted in arguments[-1] and b"sleep" in arguments[0])
-        return os.pidfd_open(found)
+        deadline = time.monotonic() + PROMPT
+        while True:
+            found = [pid for pid, arguments in _command_lines() if wanted in arguments[-1] and b"sleep" in arguments[0]]
+            # While the shell becomes the sleep there is a moment in which it has no command line.
+            if found or time.monotonic() > deadline:
+                break
+        (process,) = found
+        return os.pidfd_open(process)
 
 
 def _command_lines() -> Iterator[tuple[int, list[bytes]]]:

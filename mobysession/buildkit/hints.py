@@ -145,7 +145,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ),
     (
         # What is in an image is looked for where the engine has mounted it, and some say so.
-        r"lstat (?:\S+/merged)?(?P<name>/[^\s:]*): no such file or directory",
+        r"lstat (?:\S+/(?:merged|buildkit-mount\d+))?(?P<name>/[^\s:]*): no such file or directory",
         _NOT_IN_STAGE,
     ),
     (

@@ -318,7 +318,7 @@ def test_what_is_missing_is_missed_where_the_step_looks_for_it(text: str, step: 
     assert (hint_for(text, step=step) or "").startswith(begin)
 
 
-@pytest.mark.parametrize("at", ["", "/var/lib/docker/overlay2/0a1b/merged"])
+@pytest.mark.parametrize("at", ["", "/var/lib/docker/overlay2/0a1b/merged", "/var/lib/docker/tmp/buildkit-mount42"])
 def test_what_is_missing_in_an_image_is_told_without_the_engines_place_for_it(at: str) -> None:
     """Only a step that copies from one can mean this by its words."""
     text = f"failed to solve: lstat {at}/no: no such file or directory"
