@@ -64,7 +64,7 @@ def _fill_standard_streams() -> None:
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
-            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays to the end
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - open until the process ends
             setattr(sys, name, stream)
 
 

@@ -140,10 +140,12 @@ def content_of(given: object, path: bytes) -> bytes | Content:
         return bytes(given)
     if isinstance(given, str):
         return encoded(given, path)
-    if callable(getattr(given, "readinto", None)) and callable(getattr(given, "close", None)):
-        return cast("Content", given)
-    with suppress(Exception):  # a text file is open, and a coroutine waits to be run
-        given.close()  # type: ignore[attr-defined]  # most have none
+    close = getattr(given, "close", None)
+    if callable(close):
+        if callable(getattr(given, "readinto", None)):
+            return cast("Content", given)
+        with suppress(Exception):  # a text file is open, and a coroutine waits to be run
+            close()
     raise ContextError(
         f"{quote(path)} cannot be read: bytes, text or an open binary file was expected, not {type(given).__name__}"
     )

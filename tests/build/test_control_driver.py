@@ -165,9 +165,9 @@ async def test_a_status_that_comes_after_the_refusal_is_heard_on(autojump_clock:
     """Once a failed solve has told anything, it may be silent as long as any other."""
 
     async def status(call: ServerCall) -> None:
-        await trio.sleep(limits.STATUS_AFTER_REFUSAL / 2)
+        await trio.sleep(limits.STATUS_AFTER_REFUSAL / 2)  # on the virtual clock: in time to be waited for
         await call.send(vertex("one"))
-        await trio.sleep(limits.STATUS_SILENCE - 1)
+        await trio.sleep(limits.STATUS_SILENCE - 1)  # as above: longer than a refusal that has said nothing gets
         await call.send(vertex("two"))
 
     progress = BuildProgress()

@@ -129,7 +129,7 @@ def test_an_ended_build_leaves_no_files(
         environment = {**os.environ, "TMPDIR": str(scratch)}
         with spawned(*arguments, env=environment, **options) as process:
             while not (any(out.iterdir()) and any(scratch.iterdir())):
-                time.sleep(0.01)
+                time.sleep(0.01)  # the files of another process: nothing tells of them but a look
             interrupt(process, number)
     assert (list(out.iterdir()), list(scratch.iterdir())) == ([], [])
 

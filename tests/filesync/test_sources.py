@@ -418,7 +418,8 @@ def test_a_mapping_says_what_it_cannot_take(tmp_path: Path) -> None:
     for path in ("", "/a", "a/../b", "a//b", "./a", "a\0b", "\ud800"):
         with pytest.raises(UsageError, match="is no path in a directory"):
             Files({path: b""})
-    for mistake in (Link(""), Link("a\0"), Link("\ud800"), File(b"", mtime=1.5)):  # type: ignore[arg-type]  # the last one
+    half: Any = 1.5
+    for mistake in (Link(""), Link("a\0"), Link("\ud800"), File(b"", mtime=half)):
         with pytest.raises(UsageError, match=r"^x: "):
             Files({"x": mistake})
     with pytest.raises(UsageError, match="x: bytes, text, a path or a function was expected, not int"):

@@ -34,7 +34,7 @@ def plain_servicer(echo: Any) -> Any:
     messages, service = echo
     base: Any = service.EchoServicer
 
-    class Echo(base):  # type: ignore[misc]  # made at run time
+    class Echo(base):  # type: ignore[misc]  # its base is generated at run time
         def __init__(self) -> None:
             self.seen: list[Any] = []
             self.active: list[bool] = []
@@ -114,7 +114,7 @@ def async_servicer(echo: Any) -> Any:
     messages, service = echo
     base: Any = service.EchoServicer
 
-    class Echo(base):  # type: ignore[misc]  # made at run time
+    class Echo(base):  # type: ignore[misc]  # its base is generated at run time
         def __init__(self) -> None:
             self.seen: list[Any] = []
             self.active: list[bool] = []
@@ -316,7 +316,7 @@ async def test_an_async_servicer_may_raise_what_is_no_exception(
     base: Any = service.EchoServicer
     cancelled: list[bool] = []
 
-    class Echo(base):  # type: ignore[misc]  # made at run time
+    class Echo(base):  # type: ignore[misc]  # its base is generated at run time
         async def One(self, request: Any, context: Any) -> Any:
             context.add_done_callback(lambda context: cancelled.append(context.cancelled()))
             if request.text == "strange":
@@ -369,7 +369,7 @@ async def test_failing_in_a_nursery(echo: Any, open_pair: Any) -> None:
     note = messages.Note
     base: Any = service.EchoServicer
 
-    class Echo(base):  # type: ignore[misc]  # made at run time
+    class Echo(base):  # type: ignore[misc]  # its base is generated at run time
         async def One(self, request: Any, context: Any) -> Any:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.sleep_forever)
@@ -557,7 +557,7 @@ async def test_reader_thread_beside_a_generator(echo: Any, open_pair: Any) -> No
     note = messages.Note
     base: Any = service.EchoServicer
 
-    class Echo(base):  # type: ignore[misc]  # made at run time
+    class Echo(base):  # type: ignore[misc]  # its base is generated at run time
         def Both(self, requests: Any, context: Any) -> Any:
             got: list[Any] = []
             reader = threading.Thread(target=lambda: got.extend(requests))
@@ -602,7 +602,7 @@ async def test_rest_of_the_context(echo: Any, open_pair: Any, style: str, caplog
         assert context.add_callback(lambda: 1 / 0)
         assert context.is_active()
 
-    class Plain(base):  # type: ignore[misc]  # made at run time
+    class Plain(base):  # type: ignore[misc]  # its base is generated at run time
         def One(self, request: Any, context: Any) -> Any:
             use(context)
             return note(text="done")
@@ -610,7 +610,7 @@ async def test_rest_of_the_context(echo: Any, open_pair: Any, style: str, caplog
         def Down(self, request: Any, context: Any) -> Any:
             context.abort(grpc.StatusCode.OK, "no success")
 
-    class Async(base):  # type: ignore[misc]  # made at run time
+    class Async(base):  # type: ignore[misc]  # its base is generated at run time
         async def One(self, request: Any, context: Any) -> Any:
             use(context)
             assert not context.done()

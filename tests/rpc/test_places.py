@@ -110,14 +110,14 @@ async def test_the_timeout_counts_while_a_call_waits(autojump_clock: trio.testin
         await caller.call("a")
         await caller.call("b", timeout=5)
         await caller.call("c", timeout=60)
-        await trio.sleep(6)
+        await trio.sleep(6)  # on the virtual clock: past b's deadline
         assert caller.begun == ["a"]
         assert caller.ended["b"].code is StatusCode.DEADLINE_EXCEEDED
         assert "takes no more calls at once" in caller.ended["b"].message
-        await trio.sleep(34)
+        await trio.sleep(34)  # so that of c's 60 s there are 20 left
         await finish(bare, 1)
         assert (b"grpc-timeout", b"20000000u") in bare.fields(3, h2.events.RequestReceived)
-        await trio.sleep(21)
+        await trio.sleep(21)  # past those
         assert caller.ended["c"].code is StatusCode.DEADLINE_EXCEEDED
         assert "no answer within 60 s" in caller.ended["c"].message
 

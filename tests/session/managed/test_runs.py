@@ -198,7 +198,7 @@ async def test_closing_waits_for_answers(managed, autojump_clock, asking):
     """Of calls that get one, the daemon's and dispatched ones: each is given before the session ends."""
 
     async def slow(identifier):
-        await trio.sleep(5)
+        await trio.sleep(5)  # on the virtual clock: less than `limits.CLOSE_PATIENCE`
         return b"late"
 
     async with managed() as (manager, daemon), trio.open_nursery() as nursery:
