@@ -35,7 +35,7 @@ from mobysession.protocol.http1 import (
     refusal_hint,
     version_hint,
 )
-from mobysession.protocol.plain_head import parse_answer, serialize_request
+from mobysession.protocol.plain_head import is_unfinished, parse_answer, serialize_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,6 +99,7 @@ class UpgradeHandshake:
         self._refusal: h11.Response | None = None
         self._body = bytearray()
         self._h11: h11.Connection | None = None
+        self._head = b""  # of the answer, until h11 judges it
         try:
             self._fields = [
                 (b"Host", host.encode("ascii")),
@@ -128,13 +129,19 @@ class UpgradeHandshake:
             HandshakeError: it does not speak HTTP/1.1; TLSError when it speaks TLS.
         """
         for piece in self._start.feed(data):
+            unheard = [piece]
             if self._h11 is None:
-                answer = parse_answer(piece)
+                self._head += piece
+                if piece and is_unfinished(self._head):
+                    continue
+                answer = parse_answer(self._head)
                 if answer is not None and answer.status == 101:
                     return self._upgraded(answer.status_line, answer.headers, answer.rest)
                 self._by_h11()
+                unheard = [self._head] if piece else [self._head, b""]
             assert self._h11 is not None
-            self._h11.receive_data(piece)
+            for part in unheard:
+                self._h11.receive_data(part)
         return self._advance(self._h11, closed=not data) if self._h11 is not None else None
 
     def timed_out(self, seconds: float) -> TransportError:

@@ -15,7 +15,7 @@ from mobysession import limits
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PlainAnswer", "parse_answer", "serialize_request"]
+__all__ = ["PlainAnswer", "is_unfinished", "parse_answer", "serialize_request"]
 
 _VERSION = b"HTTP/1.1 "
 _END = b"\r\n\r\n"
@@ -60,6 +60,11 @@ def serialize_request(method: str, target: str, fields: Iterable[tuple[bytes, by
             return None
         lines.append(name + b": " + value)
     return b"\r\n".join(lines) + _END
+
+
+def is_unfinished(data: bytes) -> bool:
+    """Whether more of the head of an answer has yet to arrive, be it plain or not; h11 would say the same."""
+    return len(data) <= limits.MAX_HEAD and b"\n\r\n" not in data and b"\n\n" not in data
 
 
 def parse_answer(data: bytes) -> PlainAnswer | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,6 +102,13 @@ def test_every_split_of_an_acceptance_gives_the_same_leftover(head: bytes, behin
         upgraded = shake(chunks)
         assert upgraded is not None
         assert upgraded.leftover == behind
+
+
+def test_an_acceptance_in_pieces_needs_no_h11(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines write its lines one by one, and what reads it first may get them so: loading h11 would cost 20 ms."""
+    monkeypatch.setitem(sys.modules, "h11", None)
+    for chunks in pieces(ACCEPTED + PREFACE):
+        assert shake(chunks) is not None
 
 
 def test_acceptance_shows_the_status_line_and_the_header_lines() -> None:
