@@ -33,8 +33,10 @@ def entry() -> None:
 
         die_of_interrupts()
         from mobysession.cli.deferred import defer_imports
+        from mobysession.cli.uncompiled import compile_late
 
         defer_imports()
+        compile_late()
         status = main(arguments)
         die_of_interrupts()
     for stream in (sys.stdout, sys.stderr):

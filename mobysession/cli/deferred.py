@@ -8,15 +8,16 @@ cannot be loaded raises its ImportError there, and is as empty afterwards as it 
 threads that ask anything of it wait. Python's own ``importlib.util.LazyLoader`` would not do: under it the second
 import of a module loads it, and trio imports ssl twice.
 
-Some are asked one thing only, and answer it without being loaded. To name its threads, trio asks ctypes where the C
-library for threads is, which asks the program ``ldconfig``, in a child process; on Linux there is one answer. attrs
-asks platform for the name of the interpreter. argparse asks gettext for translations, of which this program has none.
-outcome, which is trio's, asks attrs for one of its validators, and trio asks inspect about coroutines, and for tidy
-docstrings, which nobody reads here. Of trio's own modules the one for TLS in datagrams waits until somebody makes one.
+Some are asked one thing only, and answer it without being loaded. To name its threads for the system, trio asks ctypes
+where the C library for threads is, which asks the program ``ldconfig``, in a child process: it finds none, and they
+stay without such names. attrs asks platform for the name of the interpreter. argparse asks gettext for translations, of
+which this program has none. outcome, which is trio's, asks attrs for one of its validators, and trio asks inspect about
+coroutines, and for tidy docstrings, which nobody reads here. Of trio's own modules the one for TLS in datagrams waits
+until somebody makes one.
 
 What each costs when it is loaded, in ms, with what nobody else loads (Python 3.11, ``-X importtime``): attr.validators
-7, trio._dtls 6, ssl 5, ctypes.util 5 and its child process 3, inspect 4, hmac 4 (OpenSSL again), gettext 4, platform 2,
-idna 2, subprocess 2, traceback and tokenize 2, ipaddress 1, calendar 1.
+7, trio._dtls 6, ctypes 6, ctypes.util 5 and its child process 3, ssl 5, inspect 4, hmac 4 (OpenSSL again), gettext 4,
+platform 2, idna 2, subprocess 2, traceback and tokenize 2, ipaddress 1, calendar 1.
 """
 
 from __future__ import annotations
@@ -53,11 +54,17 @@ class _InstanceOf:
             validators.optional(validators.instance_of(self._kind))(instance, attribute, value)
 
 
+def _no_library_for_threads(name: str | None, *_: object, **__: object) -> None:
+    if name == "libc.so":  # where trio looks next; loaded by that name it is a text for the linker in most systems
+        raise OSError("no library is loaded to give names to threads")
+
+
 MODULES: Final[Mapping[str, Mapping[str, Any]]] = {
     "attr.validators": {"instance_of": _InstanceOf},
     "attrs.validators": {},
     "calendar": {},
-    "ctypes.util": {"find_library": {"pthread": "libpthread.so.0"}.get} if sys.platform == "linux" else {},
+    "ctypes": {"CDLL": _no_library_for_threads},
+    "ctypes.util": {"find_library": {"pthread": ""}.get},
     "gettext": {"gettext": lambda text: text, "ngettext": lambda one, several, count: one if count == 1 else several},
     "hmac": {},
     "idna": {},

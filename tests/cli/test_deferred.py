@@ -172,10 +172,29 @@ assert "__getattr__" not in vars(module), "it has not run"
     _fresh(code, tmp_path)
 
 
+def test_trio_gives_its_threads_no_names_for_the_system(tmp_path: Path) -> None:
+    """For that it would load a library, and what loads libraries; whoever else wants one gets it."""
+    code = """
+import sys
+from mobysession.cli.deferred import defer_imports
+defer_imports()
+import trio
+import ctypes, ctypes.util
+assert trio._core._thread_cache.set_os_thread_name is None
+assert "__getattr__" in vars(ctypes)
+assert ctypes.CDLL(None).getpid() > 0
+try:
+    ctypes.CDLL("libmobysession-tests-missing.so")
+except OSError as error:
+    assert "libmobysession-tests-missing" in str(error)
+"""
+    _fresh(code, tmp_path)
+
+
 def test_the_answers_are_those_of_the_modules(tmp_path: Path) -> None:
     """What is said in place of a module is what it says itself, where that does not differ from system to system."""
     code = """
-import attr, ctypes.util, gettext, inspect, platform
+import attr, gettext, inspect, platform
 from attr import validators
 from mobysession.cli.deferred import MODULES as ours
 
@@ -185,8 +204,6 @@ for text in ("usage: ", None):
     assert ours["gettext"]["gettext"](text) == gettext.gettext(text)
 for count in (0, 1, 2):
     assert ours["gettext"]["ngettext"]("one", "more", count) == gettext.ngettext("one", "more", count)
-if "find_library" in ours["ctypes.util"]:
-    ctypes.CDLL(ours["ctypes.util"]["find_library"]("pthread")).pthread_setname_np
 
 async def ask():
     assert ours["inspect"]["CORO_CLOSED"] == inspect.CORO_CLOSED
