@@ -246,7 +246,23 @@ def _failed_step(details: SolveDetails, status: BuildStatus | None, text: str) -
         return named
     # An import of a cache may fail and the build go on; so the step whose words are in the message comes first.
     failures = status.failures
-    return next((vertex for vertex in failures if vertex.error in text), next(iter(failures), None))
+    told = next((vertex for vertex in failures if vertex.error in text), next(iter(failures), None))
+    return told if told is not None else _reader(text, status)
+
+
+def _reader(text: str, status: BuildStatus) -> Vertex | None:
+    """Return the step that names what the engine misses; None where there is not just one.
+
+    The classic endpoint may say of the step that failed that it was cancelled, or end its answer before it says more.
+    """
+    missing = re.search(
+        r"failed to (?:compute cache key|calculate checksum)[^\n]*?\"/(?P<path>[^\"]+)\":? not found", text
+    )
+    if missing is None:
+        return None
+    undone = [vertex for vertex in status.vertices if vertex.error or not vertex.is_completed]
+    readers = [vertex for vertex in undone if missing["path"] in (word.strip("/") for word in vertex.name.split())]
+    return readers[0] if len(readers) == 1 else None
 
 
 def _exit_code(text: str) -> int | None:

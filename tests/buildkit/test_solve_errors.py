@@ -333,6 +333,23 @@ def test_the_hint_of_a_failure_knows_its_step() -> None:
     assert "/no is not in base" in (build_failed(MISSING_20_10, status).hint or "")
 
 
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_a_step_of_which_no_failure_is_told_is_known_by_what_it_copies(has_ended: bool) -> None:
+    """The classic endpoint of 28.5.2 says now and then that it was cancelled, and may not tell its end at all."""
+    copying, error = "[two 2/2] COPY --from=base /no /", "context canceled: context canceled" if has_ended else ""
+    status = status_of(("r", "[base 2/2] RUN ls /no", "", b""), ("a", copying, error, b""))
+    if not has_ended:
+        again = control_pb2.StatusResponse()
+        again.vertexes.add(digest="a", name=copying).started.seconds = 2
+        status.apply(again)
+    failed = build_failed(MISSING_20_10, status)
+    assert (failed.step, failed.stage) == (copying, "two")
+    assert "/no is not in base" in (failed.hint or "")
+    assert build_failed("it broke", status).step is None
+    twice = status_of(("a", copying, "context canceled", b""), ("b", f"{copying}other", "context canceled", b""))
+    assert build_failed(MISSING_20_10, twice).step is None
+
+
 def failed_in(step: str, dockerfile: bytes | None = None) -> str | None:
     """Return the stage of a build that failed in this step."""
     return build_failed("it broke", status_of(("1", step, "it broke", b"")), dockerfile=dockerfile).stage
