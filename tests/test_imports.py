@@ -108,6 +108,27 @@ look("build")
     assert _ask(body, {"google.protobuf.internal.python_message"}, tmp_path) == {"build": []}
 
 
+def test_the_first_message_class_is_one_for_all_threads(tmp_path):
+    """protobuf's C half imports something when it makes its first class, and lets other threads run meanwhile."""
+    code = """
+import sys, threading
+from mobysession._pb import control_pb2
+sys.setswitchinterval(1e-6)
+gate, found = threading.Barrier(8), []
+def ask():
+    gate.wait()
+    found.append(control_pb2.PruneRequest)
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(found) == 8 and len(set(found)) == 1, found
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("implementation", ["upb", "python"])
 def test_messages_work_with_either_half_of_protobuf(tmp_path, monkeypatch, implementation):
     """Maps, nested messages, enums and another file's types go there and back, whoever makes the classes."""

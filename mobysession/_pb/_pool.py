@@ -6,9 +6,12 @@ small build needs thirty of the hundred that its files declare. The C half makes
 same classes, but each takes for its module the one that met it first.
 """
 
+from _thread import RLock  # all of threading that is needed here
+
 from google.protobuf import descriptor, message
 from google.protobuf.internal import api_implementation, enum_type_wrapper
 
+_LOCK = RLock()
 _C_HALF = api_implementation._c_module if api_implementation.Type() == "upb" else None
 
 if _C_HALF is not None:
@@ -36,8 +39,11 @@ def add_file(serialized, module):
     def look_up(name):
         if name not in declared:
             raise AttributeError(f"module {module['__name__']!r} has no attribute {name!r}")
-        made = module[name] = _message_class(declared[name], module["__name__"], name)
-        return made
+        # The C half imports something before it makes the first class of all, and other threads run meanwhile.
+        with _LOCK:
+            if name not in module:
+                module[name] = _message_class(declared[name], module["__name__"], name)
+        return module[name]
 
     module["__getattr__"] = look_up
     return file

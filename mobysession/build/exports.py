@@ -66,6 +66,10 @@ class Output:
         attrs: object = self.attrs
         if not isinstance(attrs, Mapping) or not all(isinstance(text, str) for text in attrs.values()):
             raise UsageError("attrs of an output is a mapping of names to texts")
+        push = self.attrs.get("push", "")
+        if push and parse_bool(push) is None:
+            # An engine that does not push itself would be asked for no push.
+            raise UsageError(f"push={push} of an output is neither true nor false")
         if self.dest is not None and self.type in _IN_ENGINE:
             raise UsageError(f"an output of type {self.type} has no dest: it stays with the engine")
         if self.type == "local":

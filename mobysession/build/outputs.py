@@ -18,7 +18,7 @@ __all__ = ["check_outputs", "write_atomically", "write_outputs"]
 def check_outputs(options: BuildOptions) -> None:
     """Refuse output files that cannot be written before the build, not after it; blocking. Raises ProviderError."""
     for path in (options.iidfile, options.metadata_file, options.timeline):
-        if path is None:
+        if path is None or _descriptor(path) is not None:
             continue
         folder = os.path.dirname(os.path.realpath(path))
         reason = None
@@ -34,7 +34,7 @@ def check_outputs(options: BuildOptions) -> None:
             reason = "permission denied"
         if reason is not None:
             raise ProviderError(f"{os.fspath(path)!r} cannot be written: {reason}")
-    if options.iidfile is not None and os.path.isfile(options.iidfile):
+    if options.iidfile is not None and _descriptor(options.iidfile) is None and os.path.isfile(options.iidfile):
         # As with docker: who reads it after a failed build must not take an older image for the new one.
         os.unlink(os.path.realpath(options.iidfile))
 
@@ -62,9 +62,15 @@ def _write_output(path: str | os.PathLike[str], text: str, result: BuildResult) 
 def write_atomically(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` to ``path`` so that a reader sees the old content or the new, never a part; blocking.
 
-    A link stays one: what it leads to is replaced. A device or a pipe, as ``/dev/stderr``, is written to.
+    A link stays one: what it leads to is replaced. A device or a pipe is written to, and so is what is open here
+    already, as ``/dev/stderr``: were a log replaced, all that is written to it would be lost.
     """
     target = os.path.realpath(path)
+    descriptor = _descriptor(path)
+    if descriptor is not None:
+        with open(os.dup(descriptor), "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+        return
     if os.path.exists(path) and not os.path.isfile(path):
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
@@ -78,3 +84,17 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> None:
         with suppress(OSError):
             os.unlink(scratch)
         raise
+
+
+def _descriptor(path: str | os.PathLike[str]) -> int | None:
+    """Return the open descriptor that a path names, or the standard stream that writes where it leads; else None."""
+    folder, name = os.path.split(os.fspath(path))
+    if folder in ("/dev/fd", "/proc/self/fd") and name.isdecimal():
+        return int(name)
+    with suppress(OSError):
+        found = os.stat(path)
+        for standard in (1, 2):
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(standard), found):
+                    return standard
+    return None

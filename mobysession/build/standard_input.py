@@ -1,6 +1,7 @@
 """Building from standard input: ``-`` as the context, which is a tar or a Dockerfile alone, or as the Dockerfile.
 
 A context is not read here. It is uploaded as the engine pulls it, and the engine sees from its first bytes what it is.
+Only where a Dockerfile is named besides are they looked at: a Dockerfile alone has no place for another.
 
 Source: docker/buildx build/opt.go, loadInputs; moby/buildkit frontend/dockerui/context.go.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tarfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,24 +24,56 @@ from mobysession.services.upload import Upload
 
 if TYPE_CHECKING:
     from mobysession.build.options import BuildOptions
+    from mobysession.services.upload import Readable
 
 __all__ = ["dockerfile_from_stdin", "upload_stdin"]
+
+#: How bzip2, gzip and xz begin, which an engine unpacks.
+_COMPRESSED = (b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\x00")
 
 
 def upload_stdin(options: BuildOptions) -> tuple[BuildOptions, Contexts, Upload]:
     """Return what a build of standard input is asked for, what it reads besides, and the upload that it pulls.
 
     Raises:
-        UsageError: the options do not go together with it.
+        UsageError: the options do not go together with it, or a Dockerfile is named and it is one itself.
         ContextError: standard input is a terminal.
     """
     if options.file == "-":
         raise UsageError("the context and the Dockerfile cannot both come from stdin")
     upload = Upload()
-    url = upload.add(_stdin())
+    url = upload.add(_stdin() if options.file is None else _archive(_stdin()))
     name = os.fspath(options.file) if options.file is not None else "Dockerfile"
     contexts = Contexts(local_sources(options), "stdin", new_id(), SourceFile(name, as_source({})))
     return replace(options, context=url), contexts, upload
+
+
+class _Begun:
+    """A stream of which some was read already."""
+
+    def __init__(self, beginning: bytes, rest: BinaryIO) -> None:
+        self._beginning = beginning
+        self._read = getattr(rest, "read1", rest.read)
+
+    def read(self, size: int, /) -> bytes:
+        piece, self._beginning = self._beginning, b""
+        return piece or bytes(self._read(size))
+
+
+def _archive(stream: BinaryIO) -> Readable:
+    try:
+        beginning = stream.read(tarfile.BLOCKSIZE)
+    except OSError as error:
+        raise ContextError(f"the context on stdin cannot be read: {(error.strerror or 'failed').lower()}") from error
+    if not beginning.startswith(_COMPRESSED):
+        try:
+            tarfile.TarInfo.frombuf(beginning, "utf-8", "surrogateescape")
+        except tarfile.TarError:
+            raise UsageError(
+                "what comes from stdin is no archive but a Dockerfile, and another one is named",
+                hint="Leave file= (--file) out, or send a tar that holds it.",
+            ) from None
+    return _Begun(beginning, stream)
 
 
 def dockerfile_from_stdin(options: BuildOptions) -> Contexts:

@@ -34,6 +34,8 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 #: What needs no quotes in containerd's filter syntax.
 _PLAIN = re.compile(r"[\w.:-]+", re.ASCII)
+#: What a record is or has, without a value. Source: moby/buildkit cache/manager.go, adaptUsageInfo.
+_PRESENT = ("inuse", "mutable", "immutable", "shared", "private", "id", "parents", "description", "type")
 #: Under either name it is a duration and no filter of BuildKit's.
 _UNTIL = ("until", "unused-for")
 
@@ -100,7 +102,7 @@ def parse_filters(texts: Iterable[str]) -> CacheSelection:
     """Read ``--filter`` as buildx has it: ``type=regular``, ``inuse``, ``description~=text``, ``until=24h``; all hold.
 
     Raises:
-        UsageError: one is empty, or given twice.
+        UsageError: one is empty, given twice, or has no value and needs one.
     """
     found: dict[str, str | None] = {}
     for text in texts:
@@ -120,6 +122,9 @@ def parse_filters(texts: Iterable[str]) -> CacheSelection:
 
 def _term(key: str, value: str | None) -> str:
     if value is None:
+        if key not in _PRESENT:
+            # It would hold for nothing.
+            raise UsageError(f"{key!r} alone is no filter", hint=f"Write {key}=VALUE, or one of {', '.join(_PRESENT)}.")
         return key
     if _PLAIN.fullmatch(value) is None:
         # Quoted as Go quotes, which for what can be typed is as JSON does.

@@ -248,7 +248,7 @@ async def _chosen(history: History, options: argparse.Namespace) -> list[BuildRe
 def _export(endpoint: Endpoint, options: argparse.Namespace) -> None:
     from mobysession.errors import OutputError, UsageError
 
-    if options.output is None:
+    if options.output in (None, "-"):
         if sys.stdout.isatty():
             raise UsageError("an archive is not written to a terminal", hint="Name a file with --output.")
         run_async(_export_to, endpoint, options, sys.stdout.buffer)

@@ -90,7 +90,10 @@ async def ask_helper(name: str, key: str, *, config: Path, seconds: float) -> He
     if words is None:
         reason = "what it printed may hold credentials and is not shown"
         raise failure(f"failed with {_ending(status)}: {reason}", f"Run {program} get yourself to see it.")
-    raise failure(f"failed with {_ending(status)}: {words or 'it gave no reason'}")
+    if not words:
+        hint = f"What it says on stderr is not read: run {program} get yourself to see it."
+        raise failure(f"failed with {_ending(status)}: it printed no reason", hint)
+    raise failure(f"failed with {_ending(status)}: {words}")
 
 
 def _parse(output: bytes) -> HelperAnswer | None:

@@ -61,6 +61,7 @@ def test_an_output_is_written_as_for_buildx(text: str, expected: Output | None) 
     ("text", "words"),
     [
         ("type=nope", "there is no output of type 'nope'"),
+        ("type=image,name=a,push=maybe", "push=maybe of an output is neither true nor false"),
         ("type=local", "needs a directory as its dest"),
         ("type=local,dest=", "needs a directory as its dest"),
         ("type=local,dest=-", "stdout is none"),

@@ -6,12 +6,15 @@ import base64
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mobysession._pb import control_pb2
-from mobysession.build.outputs import write_atomically
+from mobysession.build.options import BuildOptions
+from mobysession.build.outputs import check_outputs, write_atomically
 from mobysession.build.result import ContextTransfer, StepResult, make_result
 from mobysession.buildkit.status import BuildStatus
 from mobysession.session.session import Session
@@ -122,6 +125,38 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     write_atomically(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("folder", ["/proc/self/fd", "/dev/fd"])
+def test_what_is_open_here_is_written_on(tmp_path: Path, folder: str) -> None:
+    """What the file has keeps its place, and the file is not replaced by another that nobody has open."""
+    with open(tmp_path / "log", "w+") as log:
+        log.write("begun\n")
+        log.flush()
+        path = f"{folder}/{log.fileno()}"
+        check_outputs(BuildOptions(context=tmp_path, iidfile=path))
+        write_atomically(path, "text\n")
+        log.write("ended\n")
+    assert (tmp_path / "log").read_text() == "begun\ntext\nended\n"
+    assert os.listdir(tmp_path) == ["log"]
+
+
+@pytest.mark.parametrize("path", ["/dev/stderr", "{log}"])
+def test_a_log_is_not_lost_to_an_output(tmp_path: Path, path: str) -> None:
+    """stderr may go to a file, and be named as the file for the ID: by either name it is written on."""
+    code = f"""
+import sys
+from mobysession.build.options import BuildOptions
+from mobysession.build.outputs import check_outputs, write_atomically
+print("begun", file=sys.stderr, flush=True)
+check_outputs(BuildOptions(context=".", iidfile={path.format(log="log")!r}))
+write_atomically({path.format(log="log")!r}, "text\\n")
+print("ended", file=sys.stderr, flush=True)
+"""
+    with open(tmp_path / "log", "w") as log:
+        subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, stderr=log, check=True)
+    assert (tmp_path / "log").read_text() == "begun\ntext\nended\n"
+    assert os.listdir(tmp_path) == ["log"]
 
 
 def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:

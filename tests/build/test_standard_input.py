@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+import tarfile
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -33,24 +34,40 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
     return set_stdin
 
 
-async def test_a_context_on_stdin_is_uploaded_when_the_engine_pulls_it(stdin: Callable[[bytes], None]) -> None:
+def _tar(mode: Literal["w", "w:gz", "w:bz2", "w:xz"]) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode=mode) as archive:
+        archive.addfile(tarfile.TarInfo("other"))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("sent", "file"),
+    [
+        (b"a tar or not", None),
+        *[(_tar(mode), name) for mode in ("w", "w:gz", "w:bz2", "w:xz") for name in ("other", None)],
+    ],
+)
+async def test_a_context_on_stdin_is_uploaded_when_the_engine_pulls_it(
+    stdin: Callable[[bytes], None], sent: bytes, file: str | None
+) -> None:
     """The engine is told a URL that only this session answers, and no directory is offered."""
     pulled: list[bytes] = []
 
     async def pull(solve: FakeSolve) -> dict[str, str]:
         url = solve.request.FrontendAttrs["context"]
         assert url.startswith("http://buildkit-session/")
-        assert solve.request.FrontendAttrs["filename"] == "other"
+        assert solve.request.FrontendAttrs["filename"] == (file or "Dockerfile")
         caller = await solve.session()
         async with caller.channel.open_call(PULL, metadata=[("urlpath", url)]) as call:
             while messages := await call.receive_batch():
                 pulled.extend(bytes(decode_bytes_message(message)) for message in messages)
         return DIGEST
 
-    stdin(b"a tar or not")
+    stdin(sent)
     async with FakeDaemon.listen(script=pull) as daemon:
-        result = await build("-", file="other", endpoint=daemon.endpoint)
-    assert b"".join(pulled) == b"a tar or not"
+        result = await build("-", file=file, endpoint=daemon.endpoint)
+    assert b"".join(pulled) == sent
     assert result.transfers == ()
 
 
@@ -85,6 +102,14 @@ async def test_what_does_not_go_together(
     stdin(b"FROM scratch")
     with pytest.raises(error, match=words):
         await build(context, **options)
+
+
+@pytest.mark.parametrize("sent", [b"", b"FROM scratch\n", b"BZ", bytes(1024)])
+async def test_a_dockerfile_on_stdin_leaves_no_place_for_another(stdin: Callable[[bytes], None], sent: bytes) -> None:
+    """Which of the two was meant cannot be told, so neither is built."""
+    stdin(sent)
+    with pytest.raises(UsageError, match="is no archive but a Dockerfile, and another one is named"):
+        await build("-", file="other")
 
 
 async def test_a_terminal_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

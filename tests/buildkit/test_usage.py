@@ -69,7 +69,9 @@ def test_filters_are_read_as_buildx_reads_them(texts: list[str], selection: Cach
     assert parse_filters(texts) == selection
 
 
-@pytest.mark.parametrize("texts", [["=a"], ["type=a", "type=b"], ["until=1h", "unused-for=1h"], ["until"], ["until=x"]])
+@pytest.mark.parametrize(
+    "texts", [["=a"], ["bogus"], ["type=a", "type=b"], ["until=1h", "unused-for=1h"], ["until"], ["until=x"]]
+)
 def test_a_filter_that_makes_no_sense_is_refused(texts: list[str]) -> None:
     """Before an engine is asked."""
     with pytest.raises(UsageError):

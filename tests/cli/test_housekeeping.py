@@ -188,9 +188,12 @@ def test_builds_are_exported(cli: Cli, built: str, tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.endswith(".tmp")] == []
 
 
-def test_an_archive_goes_to_stdout(cli: Cli, spawned: Spawned, built: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("output", [[], ["-o", "-"]])
+def test_an_archive_goes_to_stdout(
+    cli: Cli, spawned: Spawned, built: str, monkeypatch: pytest.MonkeyPatch, output: list[str]
+) -> None:
     """As it is, to whatever reads it; a terminal reads nothing of the kind."""
-    with spawned("history", "export", built) as process:
+    with spawned("history", "export", built, *output) as process:
         out, err = process.communicate()
     assert (process.returncode, err) == (0, b"")
     with tarfile.open(fileobj=io.BytesIO(out)) as archive:

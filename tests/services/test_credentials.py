@@ -144,7 +144,7 @@ async def test_the_platform_store_is_used_where_nothing_is_configured(install):
     ("body", "reason"),
     [
         ("print('the vault is sealed'); sys.exit(1)", "failed with exit status 1: the vault is sealed"),
-        ("sys.exit(3)", "failed with exit status 3: it gave no reason"),
+        ("sys.exit(3)", "failed with exit status 3: it printed no reason"),
         ("print('no credentials server URL'); sys.exit(1)", "failed with exit status 1: no credentials server URL"),
         ("print('it is sealed\\nhunter2'); sys.exit(1)", "failed with exit status 1: it is sealed"),
         ("print('ab ' * 5000); sys.exit(1)", f"failed with exit status 1: {'ab ' * 100}…"),
@@ -169,7 +169,7 @@ async def test_the_platform_store_is_used_where_nothing_is_configured(install):
                 "a \x1b[31mb",
             )
         ),
-        ("os.kill(os.getpid(), 9)", "failed with signal 9: it gave no reason"),
+        ("os.kill(os.getpid(), 9)", "failed with signal 9: it printed no reason"),
         ("print('hunter2')", "did not print credentials"),
         ("pass", "did not print credentials"),
         ("print('[1]')", "did not print credentials"),

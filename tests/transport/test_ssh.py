@@ -23,7 +23,7 @@ from mobysession.transport.endpoint import Endpoint
 from mobysession.transport.streamlocal import dial_forwarded, forward_argv
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.transport.conftest import Daemon, Serve
 
@@ -90,8 +90,13 @@ def calls(log: Path) -> list[str]:
     return [line[line.index("-L") + 1].partition(":")[2] if "-L" in line else "run" for line in lines]
 
 
-def folders() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("mobysession-ssh-*"))
+@pytest.fixture
+def folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], set[Path]]]:
+    """Give a function that tells which directories for forwarded sockets there are, none but of this test."""
+    # A socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="ssh-") as own:
+        monkeypatch.setattr(tempfile, "tempdir", own)
+        yield lambda: set(Path(own).glob("mobysession-ssh-*"))
 
 
 def test_the_command_line_forwards_a_socket_and_says_when() -> None:
@@ -113,7 +118,7 @@ def test_the_command_line_forwards_a_socket_and_says_when() -> None:
     ],
 )
 async def test_a_session_without_a_docker_cli_there(
-    log: Path, monkeypatch: pytest.MonkeyPatch, says: str, status: str
+    log: Path, monkeypatch: pytest.MonkeyPatch, says: str, status: str, folders: Callable[[], set[Path]]
 ) -> None:
     """Whatever a shell calls it, the session is attached through the socket, and nothing stays on the disk."""
     monkeypatch.setenv("SSH_SAYS", says)
@@ -192,7 +197,9 @@ async def test_a_failure_of_ssh_itself_is_final(log: Path, monkeypatch: pytest.M
     assert calls(log) == ["run"]
 
 
-async def test_a_host_that_does_not_forward_is_told(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_host_that_does_not_forward_is_told(
+    log: Path, monkeypatch: pytest.MonkeyPatch, folders: Callable[[], set[Path]]
+) -> None:
     """Both reasons are in the error, and what the host needs."""
     monkeypatch.setenv("SSH_REFUSES", "Could not request local forwarding.")
     before = folders()
@@ -203,7 +210,9 @@ async def test_a_host_that_does_not_forward_is_told(log: Path, monkeypatch: pyte
     assert folders() == before
 
 
-async def test_a_socket_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_socket_that_is_not_there_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folders: Callable[[], set[Path]]
+) -> None:
     """ssh accepts first and finds out then; what it says is the error."""
     monkeypatch.setenv("PEER", str(tmp_path / "none"))
     before = folders()
@@ -214,7 +223,9 @@ async def test_a_socket_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatc
     assert folders() == before
 
 
-async def test_a_forward_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_forward_that_is_not_there_is_told(
+    monkeypatch: pytest.MonkeyPatch, folders: Callable[[], set[Path]]
+) -> None:
     """An ssh that says it listens and does not is an error of the connection, with nothing left on the disk."""
     monkeypatch.setenv("SSH_DEAF", "1")
     before = folders()
@@ -256,7 +267,7 @@ async def test_a_banner_is_no_complaint(serve: Serve, daemon: Daemon, monkeypatc
 
 
 async def test_cancelling_a_forward_leaves_nothing(
-    serve: Serve, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, folders: Callable[[], set[Path]]
 ) -> None:
     """Neither a process nor a directory, wherever it is cancelled."""
     before = folders()
