@@ -166,7 +166,7 @@ def test_an_unknown_secret(engine: Engine, tmp_path: Path, driver: str, secrets:
     failed = _failure(engine, make_context(tmp_path / "context", NEEDS_TOKEN), secrets=secrets, driver=driver)
     assert "token" in failed.message
     assert "not found" in failed.message
-    assert "--secret id=token" in (failed.hint or "")
+    assert 'secrets={"token": ...} (--secret id=token,' in (failed.hint or "")
 
 
 @pytest.mark.parametrize("kind", ["bytes", "file"])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from typing import TYPE_CHECKING, Any
 
 import docker
 import pytest
-from docker.errors import APIError, BuildError, NotFound
+from docker.errors import APIError, BuildError, InvalidVersion, NotFound
 
 from mobysession.dockerpy import build, patch
+from mobysession.identity import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +118,57 @@ def test_arguments_reach_the_build(client: docker.DockerClient) -> None:
     assert image.labels["test"] == "OK"
     assert _output(client, image, "cat", "/who") == b"me\n"
     assert b"127.0.0.9\textra.test" in _output(client, image, "cat", "/hosts")
+
+
+@pytest.mark.parametrize(
+    ("types", "has_image"),
+    [
+        (["type=oci,dest={}/a.tar"], False),
+        (["type=docker,dest={}/a.tar"], False),
+        (["type=tar,dest={}/a.tar"], False),
+        (["type=tar,dest={}/a.tar", "type=image"], True),
+        (["type=oci,dest={}/a.tar", "type=docker"], True),
+        (["type=docker"], True),
+        (["type=image,store=false"], None),
+    ],
+)
+@pytest.mark.parametrize("driver", ["control", "classic"])
+def test_an_image_comes_back_where_the_engine_has_it(
+    engine: Engine, client: docker.DockerClient, tmp_path: Path, types: list[str], has_image: bool | None, driver: str
+) -> None:
+    """And None where it is elsewhere. A graph driver stores what should not be too, which POST /build does not tell."""
+    outputs = [text.format(tmp_path) for text in types]
+    if has_image is None:
+        has_image = driver == "control" and not engine.containerd_image_store
+    script = _file("FROM mobysession-base", f"LABEL elsewhere={new_id()}")
+    is_refused = any(re.match("type=(oci|docker),", text) for text in types) and not engine.containerd_image_store
+    if is_refused or (len(types) > 1 and (driver == "classic" or engine.api < (1, 45))):
+        with pytest.raises(InvalidVersion, match=r"graph driver|one output only"):
+            build(client, fileobj=script, outputs=outputs, driver=driver)
+        return
+    image, logs = build(client, fileobj=script, outputs=outputs, driver=driver)
+    assert (image is not None) == has_image
+    assert any("Successfully built" in chunk.get("stream", "") for chunk in logs) == has_image
+
+
+def test_a_check_is_answered_in_the_log(engine: Engine, client: docker.DockerClient) -> None:
+    """Without an image; an engine whose frontend does not know checks says so."""
+    script = _file("FROM mobysession-base as lower", "RUN exit 1")
+    if engine.major < 27:
+        with pytest.raises(InvalidVersion, match="'check'"):
+            build(client, fileobj=script, call="check")
+        return
+    image, logs = build(client, fileobj=script, call="check")
+    assert image is None
+    assert "FromAsCasing" in "".join(chunk.get("stream", "") for chunk in logs)
+
+
+def test_the_bridge_is_the_network_that_builds_have(client: docker.DockerClient) -> None:
+    """With docker-py's own build it is named or not, and the address comes from the same network; here likewise."""
+    subnet = client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Subnet"]
+    script = _file("FROM mobysession-base", "RUN cat /proc/net/fib_trie")
+    _, logs = build(client, fileobj=script, network_mode="bridge", nocache=True)
+    assert subnet.partition("/")[0] in "".join(chunk.get("stream", "") for chunk in logs)
 
 
 def test_a_failure_is_docker_pys_error(client: docker.DockerClient) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from integration.images import build_image
 from mobysession.errors import BuildFailed, UnsupportedByEngine
-from mobysession.filesync import Directory, Files, GitTree, Overlay, TarArchive, ZipArchive
+from mobysession.filesync import Directory, Files, FsspecTree, GitTree, Overlay, TarArchive, ZipArchive
 from tests.filesync.test_sources import committed
 
 if TYPE_CHECKING:
@@ -49,14 +49,22 @@ def _zip(disk: Path) -> ZipArchive:
     return ZipArchive(disk.parent / "z")
 
 
+def _through_fsspec(disk: Path) -> FsspecTree:
+    _zip(disk)
+    return FsspecTree.from_url(f"zip://::file://{disk.parent}/z")
+
+
 def _mapping(disk: Path) -> dict[str, Any]:
     return {"Dockerfile": DOCKERFILE, "hello": lambda: "hello", "sub": {"leaf": bytes(300_000)}}
 
 
 @pytest.mark.parametrize(
     "make",
-    [_tar, _zip, _mapping, lambda disk: GitTree(committed(disk)), lambda disk: Overlay(disk, {"hello": "hello"})],
-    ids=["tar", "zip", "mapping", "git", "overlay"],
+    [
+        *(_tar, _zip, _through_fsspec, _mapping),
+        *(lambda disk: GitTree(committed(disk)), lambda disk: Overlay(disk, {"hello": "hello"})),
+    ],
+    ids=["tar", "zip", "fsspec", "mapping", "git", "overlay"],
 )
 def test_a_build_from_any_source(engine: Engine, witness: Witness, disk: Path, make: Callable[[Path], Any]) -> None:
     """The files of the source are in the image."""

@@ -180,8 +180,7 @@ class BlockingBuild:
             status = trio.from_thread.run(self._running._next_copy, trio_token=self._token)
         except trio.RunFinishedError:
             # As in `wait`.
-            self._running._settled()
-            status = None
+            status = self._running._last_copy()
         if status is None:
             raise StopIteration
         return status

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from mobysession.aio.worker import on_trio, refuse_elsewhere, wait_for, working
 from mobysession.build.build import build as _build
+from mobysession.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -160,7 +161,8 @@ class AsyncioBuild:
         task = self._started()
         while not self._has_news:
             if task.done():
-                await self.wait()
+                if not task.cancelled():
+                    await self.wait()
                 raise StopAsyncIteration
             await self._wake.wait()
             self._wake.clear()
@@ -170,9 +172,13 @@ class AsyncioBuild:
 
     async def wait(self) -> BuildResult:
         """Wait for the end and return the result; errors as of `build`. Cancel: the build goes on."""
-        await asyncio.wait((self._started(),))
+        task = self._started()
+        await asyncio.wait((task,))
+        if task.cancelled():
+            # Its CancelledError would be taken for one of whoever waits.
+            raise UsageError("the build was cancelled, and has no result")
         self._told_failure = True
-        return self._started().result()
+        return task.result()
 
     def _start(self, build: Callable[[Callable[[BuildStatus], None]], Awaitable[BuildResult]]) -> None:
         self._task = self._loop.create_task(self._worker.run(partial(build, self._tell)))

@@ -21,6 +21,7 @@ from mobysession.bake.plan import options_of
 from mobysession.bake.read import FileLike, read_definition
 from mobysession.build.keywords import CommonKeywords
 from mobysession.build.many import open_many
+from mobysession.build.options import check_count
 from mobysession.concurrency import open_nursery
 from mobysession.errors import MobysessionError, UsageError
 
@@ -111,8 +112,7 @@ async def bake_selection(
     for name in options:
         if name not in _COMMON:
             raise UsageError(f"bake() has no option {name!r}", hint=f"For all targets: {', '.join(_COMMON)}.")
-    if parallel < 1:
-        raise UsageError("parallel is a number of targets, 1 or more")
+    check_count("parallel is a number of targets", parallel, least=1)
     with tempfile.TemporaryDirectory(prefix="mobysession-bake-") as scratch:
         builds = await trio.to_thread.run_sync(_plan, selection, scratch, options)
         if metadata_file is not None:

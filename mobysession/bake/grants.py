@@ -51,7 +51,8 @@ def refuse_ungranted(selection: Selection, allow: Sequence[str]) -> None:
                 missing.setdefault(f"{needed}={path}" if path else needed, name)
     if missing:
         needed = ", ".join(f"{what} (target {name})" for what, name in missing.items())
-        hint = "If you trust the definition: " + " ".join(f"--allow={what}" for what in missing)
+        options = " ".join(f"--allow={what}" for what in missing)
+        hint = f"If you trust the definition: allow={list(missing)} ({options})"
         raise UsageError(f"the definition needs what was not allowed: {needed}", hint=hint)
 
 

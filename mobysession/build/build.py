@@ -61,7 +61,7 @@ async def build(
         endpoint: the engine; None is `mobysession.state.active.find_endpoint`, or with ``attach="buildkitd"``
             `Endpoint.buildkitd`.
         progress: ``auto``, ``plain``, ``tty``, ``quiet`` or ``rawjson``, shown on stderr; ``notebook``; a view of your
-            own; None shows nothing.
+            own; None and ``none`` show nothing.
         on_status: called with the status model after each message of the engine, and when the transfer of a directory
             or an output has come on (``status.transfers``, ``status.arrivals``); must not wait.
         **options: the fields of `BuildOptions`.
@@ -217,7 +217,7 @@ async def _pushed(
     digest = await push_images(dialer.endpoint, options, shown)
     if digest is None:
         return result
-    response = {"containerimage.config.digest": result.image_id, **result.response, "containerimage.digest": digest}
+    response = {"containerimage.config.digest": result.digest, **result.response, "containerimage.digest": digest}
     from mobysession.build.result import steps_of
 
     return replace(result, digest=digest, response=response, steps=steps_of(shown.status))
@@ -331,7 +331,15 @@ async def _drive(
             from mobysession.build.result import make_result
 
             return make_result(
-                response, progress.status, session, tags=tags, driver="control", ref=ref, provenance=provenance
+                response,
+                progress.status,
+                session,
+                tags=tags,
+                driver="control",
+                ref=ref,
+                provenance=provenance,
+                outputs=options.exports(),
+                has_store=dialer.way != "buildkitd",
             )
     from mobysession.build.classic_driver import build_classic
     from mobysession.build.result import make_result
@@ -345,7 +353,7 @@ async def _drive(
         given_attrs=prepared.given_attrs,
         headers=session.spans.introduction() if session.spans is not None else (),
     )
-    return make_result(response, progress.status, session, tags=tags, driver="classic")
+    return make_result(response, progress.status, session, tags=tags, driver="classic", outputs=options.exports())
 
 
 async def _provenance(control: Control, options: BuildOptions, ref: str) -> dict[str, Any]:
@@ -365,11 +373,13 @@ def _held(view: View, access: Access) -> View:
 
 
 def view_of(progress: str | View | None) -> View | None:
-    """Return the view that ``progress`` stands for, on stderr; UsageError where there is none of that name."""
+    """Return the view that ``progress`` stands for, on stderr, or None; UsageError where there is none of that name."""
     if not isinstance(progress, str):
         if progress is not None and not hasattr(progress, "update"):
             raise UsageError(f"progress takes a name or a view, not an object of type {type(progress).__name__}")
         return progress
+    if progress == "none":
+        return None
     from mobysession.progress.view import open_view
 
     return open_view(progress, sys.stderr)  # type: ignore[arg-type]  # open_view itself refuses what is no kind

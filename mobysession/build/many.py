@@ -21,7 +21,7 @@ import trio
 
 from mobysession import limits
 from mobysession.build.build import BuildOn, build_with, make_options, view_of
-from mobysession.build.options import BuildOptions, check_listener
+from mobysession.build.options import BuildOptions, check_count, check_listener, check_switch
 from mobysession.build.progress import BuildProgress
 from mobysession.build.retries import Attempts, check_repeatable
 from mobysession.concurrency import open_nursery
@@ -101,6 +101,8 @@ async def build_many(
         raise UsageError("builds takes a list, of BuildOptions or of mappings of their fields")
     options = [_options(build) for build in builds]
     called = _names(options, names)
+    check_switch("one_session", one_session)
+    check_switch("return_errors", return_errors)
     if one_session and retries:
         raise UsageError(
             "a build on a session of several cannot be repeated: the session went with its engine",
@@ -141,10 +143,9 @@ async def open_many(
     The view is closed with the block, and shows the error that leaves it.
     """
     check_listener(on_status)
-    if at_once is not None and at_once < 1:
-        raise UsageError("at_once is the number of builds that run at the same time, 1 or more")
-    if retries < 0:
-        raise UsageError("retries cannot be less than none")
+    if at_once is not None:
+        check_count("at_once is the number of builds that run at the same time", at_once, least=1)
+    check_count("retries is a number", retries, least=0)
     together = _together(view_of(progress))
     many = Many(endpoint, trio.CapacityLimiter(at_once or limits.BUILDS_AT_ONCE), together, on_status, retries)
     error: BaseException | None = None

@@ -16,6 +16,7 @@ Source: docker/buildx build/build.go (BuildWithResultHandler, toRepoOnly), drive
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -39,7 +40,7 @@ from mobysession.session.attach import EndpointDialer
 from mobysession.transport.endpoint import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Unpack
 
     from mobysession.build.keywords import BuildKeywords
@@ -158,7 +159,8 @@ class Builder:
         has: list[tuple[str, ...]] = [()] * len(self.nodes)
 
         async def ask(number: int) -> None:
-            has[number] = await _platforms_of(self.nodes[number], attach)
+            with _noted(self.nodes[number]):
+                has[number] = await _platforms_of(self.nodes[number], attach)
 
         async with open_nursery() as nursery:
             for number in range(len(self.nodes)):
@@ -218,7 +220,8 @@ class Builder:
                     on_status(node.label, status)
 
             alone = replace(options, platforms=platforms)
-            return await build_with(alone, endpoint=node.endpoint, progress=progress, on_status=told)
+            with _noted(node):
+                return await build_with(alone, endpoint=node.endpoint, progress=progress, on_status=told)
         names = _checked(options)
         await trio.to_thread.run_sync(check_outputs, options)
         parts: dict[int, BuildOptions] = {}
@@ -226,7 +229,8 @@ class Builder:
             endpoint = EndpointDialer(self.nodes[number].endpoint, options.attach).endpoint
             parts[number] = part = _part(options, names, platforms, by_digest=endpoint.is_buildkitd)
             if not endpoint.is_buildkitd:
-                await refuse_impossible(endpoint, part.exports())
+                with _noted(self.nodes[number]):
+                    await refuse_impossible(endpoint, part.exports())
         async with open_many(progress=progress, at_once=len(parts), on_status=on_status) as many:
             results = await self._build_parts(many, parts)
             result = await _merged(many, options, names, results)
@@ -246,11 +250,8 @@ class Builder:
         async def build(number: int, part: BuildOptions) -> None:
             node = self.nodes[number]
             part = many.shared(part)
-            try:
+            with _noted(node):
                 result = await many.build(part, name=node.label, on=many.ground(part, node.endpoint))
-            except MobysessionError as error:
-                error.add_note(f"on the node {node.label}")
-                raise
             results[number] = NodeResult(node.label, tuple(part.platforms), result)
 
         async with open_nursery() as nursery:
@@ -269,6 +270,16 @@ async def build_on(
 ) -> BuildResult:
     """Build on several engines: `Builder.build` of ``Builder(nodes)``, whose arguments, result and errors it has."""
     return await Builder(nodes).build(context, progress=progress, on_status=on_status, **options)
+
+
+@contextmanager
+def _noted(node: Node) -> Iterator[None]:
+    """Note on an error of the block that it is one of this node."""
+    try:
+        yield
+    except MobysessionError as error:
+        error.add_note(f"on the node {node.label}")
+        raise
 
 
 def _node(given: Endpoint | Node | str) -> Node:

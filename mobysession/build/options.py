@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from mobysession.session.access import Access
     from mobysession.session.tracing import Tracing
 
-__all__ = ["Attach", "BuildOptions", "Driver", "Ulimit", "check_listener", "parse_size"]
+__all__ = [
+    "Attach",
+    "BuildOptions",
+    "Driver",
+    "Ulimit",
+    "check_count",
+    "check_listener",
+    "check_switch",
+    "parse_size",
+]
 
 #: How the engine is asked: BuildKit's Control API, or the Engine API's ``/build?version=2``; auto prefers the first.
 Driver = Literal["auto", "control", "classic"]
@@ -63,6 +72,9 @@ _LISTS = {
     "attests": "Attest",
     "annotations": "Annotation",
 }
+
+#: What is on or off, and no text: "false" would be on.
+_SWITCHES = ("no_cache", "pull", "push", "load", "strict")
 
 
 class Ulimit(NamedTuple):
@@ -116,7 +128,7 @@ class BuildOptions:
         platforms: what to build for, as ``linux/arm64``; empty is the engine's own.
         add_hosts: ``HOST:IP`` or ``HOST=IP`` lines for /etc/hosts; the IP may be ``host-gateway``.
         network: what RUN may reach: ``default``, ``none`` or ``host``.
-        shm_size: size of /dev/shm, in bytes or as ``64m``.
+        shm_size: size of /dev/shm, in bytes or as ``64m``; 0 is the engine's own.
         ulimits: limits for RUN, as ``nofile=1024:2048``.
         secrets: what each ``RUN --mount=type=secret,id=...`` gets; see `mobysession.services.secrets.SecretSource`.
         ssh: the SSH agents for ``RUN --mount=type=ssh``, as specs like ``default`` or ``work=id_ed25519``, see
@@ -204,6 +216,11 @@ class BuildOptions:
             raise UsageError("a named context has an empty name")
         if self.access is not None and not hasattr(self.access, "decide"):
             raise UsageError(f"access takes an Access, not an object of type {type(self.access).__name__}")
+        if self.tracing not in (None, False) and not hasattr(self.tracing, "tracer"):
+            raise UsageError(
+                f"tracing takes a Tracing, None or False, not {_said(self.tracing)}",
+                hint="Tracing() makes spans, and Tracing(provider) those of a provider of OpenTelemetry's.",
+            )
         for text in (self.target or "", *self.tags, *self.platforms, *_texts(self.build_args), *_texts(self.labels)):
             _check_text(text)
         for tag in self.tags:
@@ -339,6 +356,9 @@ class BuildOptions:
         """
         if not isinstance(self.context, (str, os.PathLike)):
             raise UsageError("the context is no directory of this machine")
+        if not os.fspath(self.context):
+            # Most likely a variable that is not set: the working directory would be another tree than was meant.
+            raise UsageError("the context is empty", hint="The working directory is '.'.")
         context = Path(self.context)
         _check_directory(context)
         return context
@@ -387,6 +407,11 @@ def _check_kinds(options: BuildOptions) -> None:
     """Refuse what is of another type than its option, which type checkers find and nobody else."""
     for name, kind in _LISTS.items():
         _check_list(name, getattr(options, name), kind)
+    for name in _SWITCHES:
+        check_switch(name, getattr(options, name))
+    for name in ("provenance", "sbom"):
+        if not isinstance(given := getattr(options, name), bool | str | None):
+            raise UsageError(f"{name} takes True, False or a text, not {_said(given)}")
     for name in ("target", "cgroup_parent"):
         if not isinstance(given := getattr(options, name), str | None):
             raise UsageError(f"{name} takes a text, not {_said(given)}")
@@ -406,6 +431,18 @@ def _check_kinds(options: BuildOptions) -> None:
     _check_mapping("build_args", options.build_args, optional=True)
     _check_mapping("labels", options.labels)
     _check_mapping("frontend_attrs", options.frontend_attrs)
+
+
+def check_switch(name: str, given: object) -> None:
+    """Refuse what is neither True nor False; UsageError."""
+    if given is not True and given is not False:
+        raise UsageError(f"{name} takes True or False, not {_said(given)}")
+
+
+def check_count(what: str, given: object, *, least: int) -> None:
+    """Refuse what is no number from ``least`` on; UsageError, which says ``what`` it is."""
+    if not isinstance(given, int) or given < least:
+        raise UsageError(f"{what}, {least} or more")
 
 
 def _check_list(name: str, given: object, kind: str) -> None:
@@ -438,7 +475,7 @@ def _check_mapping(name: str, given: object, *, optional: bool = False) -> None:
         raise UsageError(f"{name} takes a mapping of name to value")
     for key, value in given.items():
         if not isinstance(key, str) or not (isinstance(value, str) or (optional and value is None)):
-            raise UsageError(f"{name}: {key!r} needs a text as its value, not {value!r}")
+            raise UsageError(f"{name}: {key!r} needs a text as its value, not {_said(value)}")
 
 
 def parse_size(value: int | str) -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mobysession.build.options import BuildOptions
     from mobysession.build.result import BuildResult
 
-__all__ = ["check_outputs", "write_atomically", "write_outputs"]
+__all__ = ["check_outputs", "told_id", "write_atomically", "write_outputs"]
 
 
 def check_outputs(options: BuildOptions) -> None:
@@ -39,10 +39,18 @@ def check_outputs(options: BuildOptions) -> None:
         os.unlink(os.path.realpath(options.iidfile))
 
 
+def told_id(result: BuildResult) -> str:
+    """Return the ID that scripts are given: the engine's, and of an image that is elsewhere its configuration's digest.
+
+    Source: docker/buildx commands/build.go, getImageID.
+    """
+    return result.image_id or result.response.get("containerimage.config.digest") or result.digest
+
+
 def write_outputs(options: BuildOptions, result: BuildResult) -> None:
     """Write the files that ``options`` ask for; blocking. Raises ProviderError, which tells the image's ID."""
     if options.iidfile is not None:
-        _write_output(options.iidfile, result.image_id, result)
+        _write_output(options.iidfile, told_id(result), result)
     if options.metadata_file is not None:
         import json
 
@@ -55,7 +63,7 @@ def _write_output(path: str | os.PathLike[str], text: str, result: BuildResult) 
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ProviderError(
-            f"the image {result.image_id} was built, but {os.fspath(path)!r} cannot be written: {reason}"
+            f"the image {told_id(result)} was built, but {os.fspath(path)!r} cannot be written: {reason}"
         ) from error
 
 

@@ -280,7 +280,7 @@ async def refuse_unsupported(endpoint: Endpoint, options: BuildOptions) -> None:
 
         await refuse_layouts(endpoint, options.build_contexts)
     ignored = ("shm_size", "ulimits", "build_contexts", "cgroup_parent")
-    wanted = [name for name in ignored if getattr(options, name)]
+    wanted = [name for name in ignored if (options.shm_bytes() if name == "shm_size" else getattr(options, name))]
     if not wanted and options.source_policy is None:
         return
     ping = await EngineApi(endpoint).ping()

@@ -6,15 +6,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mobysession.build.calls import CallAnswer
+    from mobysession.build.exports import Output
     from mobysession.buildkit.status import BuildStatus, VertexWarning
     from mobysession.services.filesend import ReceivedOutput
     from mobysession.services.filesync import DirectoryTransfer
     from mobysession.session.session import Session
 
 __all__ = ["BuildResult", "ContextTransfer", "StepResult", "context_transfer", "make_result", "steps_of"]
+
+#: Types of outputs of which the engine says what image they made.
+_IMAGES = ("image", "registry", "docker", "oci")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +34,8 @@ class StepResult:
 class ContextTransfer:
     """What one request of the engine for a directory moved; a build makes several.
 
-    ``directory`` is ``context`` or ``dockerfile``; files and bytes offered, files that the engine asked for, bytes
-    sent; ``warnings`` name files that changed meanwhile.
+    ``directory`` is ``context``, ``dockerfile`` or the name of a named context; files and bytes offered, files that the
+    engine asked for, bytes sent; ``warnings`` name files that changed meanwhile.
     """
 
     directory: str
@@ -47,14 +51,15 @@ class BuildResult:
     """A finished build.
 
     Attributes:
-        image_id: ID by which the engine knows the image, ``sha256:...``; empty where the build made none.
-        digest: digest of its manifest, where the engine's image store has manifests; otherwise the image ID.
+        image_id: ID by which the engine knows the image, ``sha256:...``; empty where the build put none into its store.
+            Of several outputs that are images the engine names the last one's only: empty too where that is elsewhere.
+        digest: digest of its manifest, wherever the image is, where there are manifests; otherwise the image ID.
         tags: the names the image was given.
         ref: the ID of the solve; empty with the classic driver, where the engine chooses it.
         session_id: of the session it ran on.
         driver: ``control`` or ``classic``.
         response: the exporter's response as the engine gave it.
-        steps: in order of their start, without BuildKit's internal ones' parts.
+        steps: in order of their first start, without BuildKit's internal ones' parts.
         transfers: what the engine read from us, in the order in which it was done.
         outputs: what the engine sent us, in the order in which it was complete.
         warnings: of the Dockerfile's checks and of the engine.
@@ -104,14 +109,16 @@ def make_result(
     driver: str,
     ref: str = "",
     provenance: Mapping[str, Any] | None = None,
+    outputs: Sequence[Output] = (),
+    has_store: bool = True,
 ) -> BuildResult:
-    """Return the result of a build that the engine has finished."""
-    digest = response.get("containerimage.digest", "")
+    """Return the result of a build that the engine has finished.
+
+    ``outputs`` are what it was asked for, none being an image; ``has_store`` is False for a buildkitd.
+    """
     return BuildResult(
-        # With images in containerd the engine calls an image by its manifest, and does not find it by its
-        # configuration; with images in a graph driver the exporter names the configuration here, which is the ID then.
-        image_id=digest or response.get("containerimage.config.digest", ""),
-        digest=digest,
+        image_id=_named(response) if has_store and _is_stored(outputs, response, driver) else "",
+        digest=response.get("containerimage.digest", ""),
         tags=tags,
         ref=ref,
         session_id=session.id,
@@ -124,11 +131,35 @@ def make_result(
     )
 
 
+def _named(response: Mapping[str, str]) -> str:
+    # With images in containerd the engine calls an image by its manifest, and does not find it by its configuration;
+    # with images in a graph driver the exporter names the configuration here, which is the ID then.
+    return response.get("containerimage.digest") or response.get("containerimage.config.digest", "")
+
+
+def _is_stored(outputs: Sequence[Output], response: Mapping[str, str], driver: str) -> bool:
+    """Tell whether the image that a response names is in the engine's store."""
+    if not outputs:
+        return True
+    # What exporters say is put together by key, so that the last one is heard.
+    last = next((output for output in reversed(outputs) if output.type in _IMAGES), None)
+    if last is None or last.is_received:
+        return False
+    if "store" not in last.attrs:
+        return True
+    from mobysession.build.fields import parse_bool  # only for who says so: start-up
+
+    # A graph driver stores every image, and is known by having no descriptor to tell of. POST /build tells of none
+    # either way: there the option is believed.
+    is_obeyed = driver == "classic" or "containerimage.descriptor" in response
+    return not is_obeyed or parse_bool(last.attrs["store"]) is not False
+
+
 def steps_of(status: BuildStatus) -> tuple[StepResult, ...]:
     """Return the steps that are known by now."""
-    return tuple(
-        StepResult(name=step.name, cached=step.cached, duration=step.duration() / 10**9) for step in status.steps
-    )
+    # Steps from the cache start all at once, with one time; the engine tells of a step after those that it stands on.
+    steps = sorted(status.steps, key=lambda step: (not step.intervals, min(step.intervals, default=0), step.number))
+    return tuple(StepResult(name=step.name, cached=step.cached, duration=step.duration() / 10**9) for step in steps)
 
 
 def context_transfer(transfer: DirectoryTransfer) -> ContextTransfer:

@@ -62,14 +62,12 @@ class RunningBuild:
             MobysessionError: it failed; as `mobysession.build.build`.
         """
         await trio.lowlevel.checkpoint()
-        while self._given == self._news:
-            if self._ended.is_set():
-                self._raise_failure()
-                raise StopAsyncIteration
+        while self._given == self._news and not self._ended.is_set():
             await self._wake.wait()
-        self._given = self._news
-        assert self._status is not None  # that was the news
-        return self._status
+        status = self._given_out()
+        if status is None:
+            raise StopAsyncIteration
+        return status
 
     async def wait(self) -> BuildResult:
         """Wait for the end and return the result; errors as `mobysession.build.build`. Cancel: the build goes on."""
@@ -82,6 +80,19 @@ class RunningBuild:
             return (await self.__anext__()).snapshot()
         except StopAsyncIteration:
             return None
+
+    def _last_copy(self) -> BuildStatus | None:
+        """Return what `_next_copy` does, where the build has ended and with it the loop."""
+        status = self._given_out()
+        return status.snapshot() if status is not None else None
+
+    def _given_out(self) -> BuildStatus | None:
+        """Return the news; without any raise what the build failed with, or return None."""
+        if self._given == self._news:
+            self._raise_failure()
+            return None
+        self._given = self._news
+        return self._status
 
     async def _leave(self) -> None:
         """Wait for the end; raise a failure that nobody was told of."""

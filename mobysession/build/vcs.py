@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Repository", "find_repository", "vcs_attributes"]
 
-_MASK: Final = "xxxxx"
 _HASH: Final = r"[0-9a-f]{40}(?:[0-9a-f]{24})?"
+#: A login in an address, behind what stands before it; ``git@host:path`` is no address, and its user is no secret.
+_LOGIN: Final = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.:-]*:)?//)[^/?#]*@")
 
 
 class Repository(NamedTuple):
@@ -151,17 +152,4 @@ def _config(text: str) -> dict[str, str]:
 
 
 def _without_login(url: str) -> str:
-    if "@" not in url:
-        return url
-    from urllib.parse import urlsplit, urlunsplit  # only where there is a login: start-up
-
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url
-    login, at, host = parts.netloc.rpartition("@")
-    if not parts.scheme or not at:
-        return url
-    user, colon, _ = login.partition(":")
-    masked = f"{_MASK if user else ''}{colon}{_MASK if colon else ''}"
-    return urlunsplit(parts._replace(netloc=f"{masked}@{host}"))
+    return _LOGIN.sub(r"\1", url)

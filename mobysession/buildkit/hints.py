@@ -23,9 +23,10 @@ _NOT_IN_TREE = (
     " this is a directory of yours, .dockerignore."
 )
 _NO_AGENT = (
-    "The Dockerfile asks for the SSH agent {name}: pass it with --ssh {name}, for the agent of SSH_AUTH_SOCK, or"
-    " --ssh {name}=KEYFILE."
+    'The Dockerfile asks for the SSH agent {name}: pass it with ssh=["{name}"] (--ssh {name}), for the agent of'
+    ' SSH_AUTH_SOCK, or ssh=["{name}=KEYFILE"] (--ssh {name}=KEYFILE).'
 )
+_SYNTAX = "put # syntax=docker/dockerfile:1 on the first line of the Dockerfile."
 
 _HINTS: tuple[tuple[str, str], ...] = (
     (
@@ -37,11 +38,17 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"failed to read dockerfile: open (?:\S*/)?(?P<name>[^/\s:]+): no such file or directory",
-        "There is no {name} in the Dockerfile's directory: name the file with --file (-f).",
+        (
+            "There is no {name} where the engine looked for the Dockerfile: name it with file= (--file, -f); in an"
+            " archive the path counts from its root."
+        ),
     ),
     (
         r"secret (?P<name>\S+): not found|secret (?P<other>\S+) not found",
-        "The Dockerfile asks for this secret: pass it with --secret id={name},src=FILE or --secret id={name},env=NAME.",
+        (
+            'The Dockerfile asks for this secret: pass it with secrets={"{name}": ...} (--secret id={name},src=FILE or'
+            " --secret id={name},env=NAME)."
+        ),
     ),
     (
         r"no SSH key \"(?P<name>[^\"]+)\" forwarded|no ssh handler for id (?P<other>\S+)",
@@ -73,7 +80,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
         r"http2: frame too large",
         (
             "Something between here and the engine answered in another protocol than HTTP/2: mostly a proxy that does"
-            " not pass upgraded connections through. Try another way to attach (--attach tunnel)."
+            " not pass upgraded connections through. Try another way to attach, attach='tunnel' (--attach tunnel)."
         ),
     ),
     (
@@ -83,8 +90,8 @@ _HINTS: tuple[tuple[str, str], ...] = (
     (
         r"Syntax error - can't find = in \"(?P<name>[^\"]*)",
         (
-            "In ENV and LABEL every word is NAME=VALUE: put quotes around a value with spaces, and check {name}. In a"
-            " heredoc this means that the frontend is too old for it."
+            "In ENV and LABEL every word is NAME=VALUE: put quotes around a value with spaces, and check {name}. If it"
+            f" is in a heredoc, which engines before Docker 23 do not know: {_SYNTAX}"
         ),
     ),
     (
@@ -98,16 +105,22 @@ _HINTS: tuple[tuple[str, str], ...] = (
         r"granting entitlement (?P<name>\S+) is not allowed by build daemon configuration",
         (
             "The engine does not grant {name}: add it to builder.entitlements in the engine's daemon.json"
-            " (insecure-entitlements in buildkitd.toml), or leave --allow {name} out."
+            " (insecure-entitlements in buildkitd.toml), or leave {name} out of allow= (--allow)."
         ),
     ),
     (
         r"network\.host is not (?:allowed|enabled)",
-        "The build needs the host's network: pass --allow network.host, and have the engine's configuration grant it.",
+        (
+            'The build needs the host\'s network: pass allow=["network.host"] (--allow network.host), and have the'
+            " engine's configuration grant it."
+        ),
     ),
     (
         r"(?P<name>security\.insecure|device[\w.=/-]*) is not (?:allowed|enabled)",
-        "The build needs an entitlement: pass --allow {name}, and have the engine's configuration grant it.",
+        (
+            'The build needs an entitlement: pass allow=["{name}"] (--allow {name}), and have the engine\'s'
+            " configuration grant it."
+        ),
     ),
     (
         (
@@ -121,6 +134,13 @@ _HINTS: tuple[tuple[str, str], ...] = (
     (
         r"lookup \S+ on \S+|lookup [^\s:]+: (?:Temporary failure|server misbehaving|i/o timeout)|no such host",
         "The engine, not this machine, looks the name up: check its DNS and proxy settings.",
+    ),
+    (
+        r"first record does not look like a TLS handshake|server gave HTTP response to HTTPS client",
+        (
+            "The registry does not speak TLS: add it to insecure-registries in the engine's daemon.json, or put TLS in"
+            " front of it."
+        ),
     ),
     (
         r"connect: connection refused|i/o timeout|network is unreachable|TLS handshake timeout",
@@ -164,10 +184,11 @@ _HINTS: tuple[tuple[str, str], ...] = (
         "This engine cannot build a directory of a repository; Docker 23 and later can.",
     ),
     (
-        r"unknown instruction: (?P<name>\S+)",
+        # Frontends that say "on line" have heredocs, and none begins above the second line.
+        r"parse error line (?![12]:)\d+: unknown instruction: (?P<name>\S+)(?!\S| \(did you mean)",
         (
-            "There is no instruction {name}. Where it stands in a heredoc, the frontend of this engine is too old for"
-            " those: put # syntax=docker/dockerfile:1 on the first line of the Dockerfile."
+            "There is no instruction {name}. If it is in a heredoc, which engines before Docker 23 do not know:"
+            f" {_SYNTAX}"
         ),
     ),
     (
@@ -175,10 +196,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
             r"[Uu]nknown flag: (?:--)?"
             r"(?P<name>mount|link|network|chmod|checksum|parents|exclude|security|keep-git-dir|unpack|device|start-\S+)"
         ),
-        (
-            "The frontend of this engine is too old for --{name}: put # syntax=docker/dockerfile:1 on the first line of"
-            " the Dockerfile."
-        ),
+        f"The frontend of this engine is too old for --{{name}}: {_SYNTAX}",
     ),
 )
 

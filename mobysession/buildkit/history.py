@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from mobysession import limits
 from mobysession._pb import content_pb2, control_pb2
@@ -182,6 +182,15 @@ class History:
         async with aclosing(replies):
             async for reply in replies:
                 yield reply.data
+
+    async def export(self, records: Sequence[BuildRecord], to: BinaryIO, *, platform: str = "") -> None:
+        """Write records of builds that have ended as a ``.dockerbuild`` archive.
+
+        Arguments, errors and cancellation are those of `mobysession.buildkit.history_archive.export_records`.
+        """
+        from mobysession.buildkit.history_archive import export_records  # only for who has archives: start-up
+
+        await export_records(self, records, to, platform=platform)
 
     async def _listen(self, request: control_pb2.BuildHistoryRequest) -> AsyncIterator[BuildRecord]:
         events = self._channel.unary_stream(_CONTROL + "ListenBuildHistory", request, control_pb2.BuildHistoryEvent)

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mobysession.cli.app import run_async
-from mobysession.cli.build import print_answer, shown
+from mobysession.cli.build import print_answer
 from mobysession.cli.parser import add_attach, add_progress, offer
 from mobysession.cli.tables import print_json, print_table
 
@@ -105,7 +105,7 @@ async def _bake(selection: Selection, target: Target, options: argparse.Namespac
     return await bake_selection(
         selection,
         endpoint=target.endpoint(options.attach),
-        progress=shown(view),
+        progress=view,
         metadata_file=options.metadata_file,
         attach=options.attach,
     )
@@ -114,6 +114,7 @@ async def _bake(selection: Selection, target: Target, options: argparse.Namespac
 def _print_results(selection: Selection, results: Any, view: str) -> int:
     """Print what the engine answered where it was asked, and the images that have no name."""
     from mobysession.build.calls import Call
+    from mobysession.build.outputs import told_id
 
     status = 0
     for name, result in results.items():
@@ -122,8 +123,8 @@ def _print_results(selection: Selection, results: Any, view: str) -> int:
             call = Call.parse(target["call"])
             assert call is not None  # a build is not answered
             status = print_answer(result.answer, call, target["dockerfile"], target=name) or status
-        elif view == "quiet" and result.image_id:
-            print(result.image_id, flush=True)
+        elif view == "quiet" and (found := told_id(result)):
+            print(found, flush=True)
         elif result.image_id and not result.tags and view not in ("none", "rawjson") and name not in selection.linked:
             print(f"{name}: {result.image_id}", file=sys.stderr)
     return status

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mobysession.services.ssh_agents import SshSource
     from mobysession.session.access import Access
 
-__all__ = ["SYNOPSIS", "add_options", "print_answer", "run", "shown"]
+__all__ = ["SYNOPSIS", "add_options", "print_answer", "run"]
 
 
 SYNOPSIS = " PATH|URL|-"
@@ -115,11 +115,14 @@ def run(target: Target, options: argparse.Namespace) -> int:
         print(f"\n{message}", flush=True)
     if (call := build.called()) is not None:
         return print_answer(result.answer, call, _shown_dockerfile(build))
-    if not result.image_id or any(output.is_stdout for output in build.exports()):
+    if any(output.is_stdout for output in build.exports()):
         return 0
     if view == "quiet":
-        print(result.image_id, flush=True)
-    elif not options.tags and view not in ("none", "rawjson"):
+        from mobysession.build.outputs import told_id
+
+        if found := told_id(result):
+            print(found, flush=True)
+    elif result.image_id and not options.tags and view not in ("none", "rawjson"):
         print(f"image: {result.image_id}", file=sys.stderr)
     return 0
 
@@ -180,17 +183,12 @@ def _read(options: argparse.Namespace) -> BuildOptions:
 
 async def _build(build_with: Any, options: Any, target: Target, view: str) -> Any:
     async with target.around_build():
-        return await build_with(options, endpoint=target.endpoint(options.attach), progress=shown(view))
+        return await build_with(options, endpoint=target.endpoint(options.attach), progress=view)
 
 
 async def _build_on_nodes(builder: Builder, options: BuildOptions, target: Target, view: str) -> Any:
     async with target.around_build():
-        return await builder.build_with(options, progress=shown(view))
-
-
-def shown(view: str) -> str | None:
-    """Return the progress that a build is asked to show."""
-    return None if view == "none" else view
+        return await builder.build_with(options, progress=view)
 
 
 def print_answer(answer: CallAnswer, call: Call, dockerfile: str, *, target: str = "") -> int:

@@ -52,9 +52,9 @@ SYNOPSIS = ""
 
 def add_options(parser: Parser) -> None:
     """Add what `run` takes."""
-    kinds = "auto, plain, tty, quiet or rawjson."
+    kinds = "auto, plain, tty, quiet, none or rawjson."
     progress = parser.add_argument("--progress", default="auto", metavar="KIND", help=kinds)
-    offer(progress, "auto", "plain", "tty", "quiet", "rawjson")
+    offer(progress, "auto", "plain", "tty", "quiet", "none", "rawjson")
     fake = "Use the built-in fake daemon, without looking for an engine."
     parser.add_argument("--fake", action="store_true", help=fake)
 

@@ -272,7 +272,6 @@ def _export(endpoint: Endpoint, options: argparse.Namespace) -> None:
 
 async def _export_to(endpoint: Endpoint, options: argparse.Namespace, to: BinaryIO) -> None:
     from mobysession.buildkit.control import open_control
-    from mobysession.buildkit.history_archive import export_records
     from mobysession.errors import ApiError
 
     async with open_control(endpoint) as control:
@@ -286,4 +285,4 @@ async def _export_to(endpoint: Endpoint, options: argparse.Namespace, to: Binary
             raise ApiError("there are no records of builds", status=404)
         workers = await control.list_workers()
         platform = next((platform for worker in workers for platform in worker.platforms), "")
-        await export_records(control.history, records, to, platform=platform)
+        await control.history.export(records, to, platform=platform)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from docker import constants, utils
@@ -95,20 +95,26 @@ class Arguments:
             return
         if not utils.match_tag(tag):
             raise DockerException(f"invalid tag '{tag}': invalid reference format")
-        self.options["tags"] = (tag, *rest.pop("tags", ()))
+        more = rest.pop("tags", ())
+        is_list = isinstance(more, Collection) and not isinstance(more, str | Mapping)
+        # What is no list is refused where all options are checked.
+        self.options["tags"] = (tag, *more) if is_list else more
 
     def _take_renamed(self, rest: dict[str, Any]) -> None:
         for name, value in [(name, rest.pop(name)) for name in (*_RENAMED, *_SAME) if name in rest]:
             if value:
-                self.options[_RENAMED.get(name, name)] = value
+                # docker-py takes numbers for switches.
+                is_switch = name in ("nocache", "pull") and isinstance(value, int)
+                self.options[_RENAMED.get(name, name)] = True if is_switch else value
         arguments = self.options.get("build_args")
         if isinstance(arguments, Mapping):
             # JSON's null, with which docker-py says nothing; None here means the variable of that name.
             self.options["build_args"] = {name: value for name, value in arguments.items() if value is not None}
-        if (platform := rest.pop("platform", None)) is not None:
+        if platform := rest.pop("platform", None):
             self.options["platforms"] = (platform,)
         if network := rest.pop("network_mode", None):
-            self.options["network"] = network
+            # BuildKit's default within an engine is the network of this name.
+            self.options["network"] = "default" if network == "bridge" else network
         if (hosts := rest.pop("extra_hosts", None)) is not None:
             lines = utils.format_extra_hosts(hosts) if isinstance(hosts, dict) else hosts
             self.options["add_hosts"] = tuple(lines)
@@ -140,5 +146,7 @@ def _refuse(rest: dict[str, Any]) -> None:
     if rest.pop("isolation", None) not in (None, "", "default"):
         raise DockerException(f"isolation is not supported. {_BUILDER_HINT}")
     network = rest.get("network_mode")
-    if network not in (None, "", "default", "none", "host"):
-        raise DockerException(f"network_mode {network!r} is not supported: only default, none, host. {_BUILDER_HINT}")
+    if network not in (None, "", "default", "bridge", "none", "host"):
+        raise DockerException(
+            f"network_mode {network!r} is not supported: only default, bridge, none, host. {_BUILDER_HINT}"
+        )

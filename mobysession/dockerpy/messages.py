@@ -17,6 +17,7 @@ from mobysession.buildkit.logs import STDERR
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mobysession.build.calls import CallAnswer
     from mobysession.build.result import BuildResult
     from mobysession.buildkit.status import BuildStatus, Changes, Vertex
     from mobysession.errors import BuildFailed
@@ -84,17 +85,28 @@ class MessageView:
             self._push({"stream": f"{_RED}{text}{_PLAIN}" if line.stream == STDERR else text})
 
 
-def success(result: BuildResult, *, quiet: bool) -> list[Chunk]:
-    """Return what a build ends with that went well."""
+def success(result: BuildResult, *, quiet: bool, form: str = "text") -> list[Chunk]:
+    """Return what a build ends with that went well; nothing where the engine's store has no image of it.
+
+    Where the frontend was asked for something else, that is its answer, as ``form``, which is ``text`` or ``json``.
+    """
+    if result.answer is not None:
+        return _answered(result.answer, form)
+    if not result.image_id:
+        return []
     if quiet:
         return [{"stream": f"{result.image_id}\n"}]
-    chunks: list[Chunk] = []
-    if result.image_id:
-        chunks.append({"aux": {"ID": result.image_id}})
-        chunks.append({"stream": f"Successfully built {result.image_id.removeprefix('sha256:')[:12]}\n"})
-    chunks.extend(
-        {"stream": f"Successfully tagged {tag if _has_tag(tag) else f'{tag}:latest'}\n"} for tag in result.tags
-    )
+    return [
+        {"aux": {"ID": result.image_id}},
+        {"stream": f"Successfully built {result.image_id.removeprefix('sha256:')[:12]}\n"},
+        *({"stream": f"Successfully tagged {tag if _has_tag(tag) else f'{tag}:latest'}\n"} for tag in result.tags),
+    ]
+
+
+def _answered(answer: CallAnswer, form: str) -> list[Chunk]:
+    chunks: list[Chunk] = [{"stream": answer.render(form)}]
+    if answer.error:
+        chunks.append({"stream": f"{_RED}{answer.render_error()}{_PLAIN}"})
     return chunks
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from docker.api.build import BuildApiMixin
@@ -20,15 +21,39 @@ def patch() -> Callable[[], None]:
     """Make ``client.images.build`` and ``client.api.build`` of every client build with BuildKit.
 
     Returns:
-        A function that makes them what they were. Patching twice is undone by one call of each.
+        A function that makes them what they were; calling it again does nothing. Patching twice is undone by one call
+        of each, in either order.
     """
-    before = BuildApiMixin.build, ImageCollection.build
-    _set(_api_build, _images_build)
+    _PATCHES.add(token := object())
+    return lambda: _PATCHES.remove(token)
 
-    def undo() -> None:
-        _set(*before)
 
-    return undo
+class _Patches:
+    """Who has patched and not undone it, and what docker-py had before the first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens: set[object] = set()
+        self._before = (BuildApiMixin.build, ImageCollection.build)
+
+    def add(self, token: object) -> None:
+        """Patch, for who holds ``token``."""
+        with self._lock:
+            if not self._tokens:
+                self._before = (BuildApiMixin.build, ImageCollection.build)
+            _set(_api_build, _images_build)
+            self._tokens.add(token)
+
+    def remove(self, token: object) -> None:
+        """Undo it, where nobody else has patched; nothing for who has undone it."""
+        with self._lock:
+            if token in self._tokens:
+                self._tokens.remove(token)
+                if not self._tokens:
+                    _set(*self._before)
+
+
+_PATCHES = _Patches()
 
 
 def _set(api_build: Callable[..., Any], images_build: Callable[..., Any]) -> None:

@@ -25,6 +25,7 @@ from mobysession.dockerpy.messages import MessageView, failure, success
 from mobysession.errors import BuildFailed, MobysessionError
 
 if TYPE_CHECKING:
+    from mobysession.build.calls import Call
     from mobysession.build.result import BuildResult
     from mobysession.dockerpy.messages import Chunk
     from mobysession.transport.endpoint import Endpoint
@@ -185,7 +186,8 @@ class _Run:
         view = None if self._arguments.quiet else MessageView(self._push)
         with self._scope:
             self.result = await build(endpoint=self._endpoint, progress=view, **self._arguments.options)
-            for chunk in success(self.result, quiet=self._arguments.quiet):
+            form = _form(self._arguments.options.get("call"))
+            for chunk in success(self.result, quiet=self._arguments.quiet, form=form):
                 self._push(chunk, ending=True)
 
     def _push(self, chunk: Chunk, *, ending: bool = False) -> None:
@@ -205,6 +207,15 @@ class _Run:
     def _keep(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)
         self._size += _size(chunk)
+
+
+def _form(call: str | Call | None) -> str:
+    if call is None:
+        return "text"
+    from mobysession.build.calls import Call  # only for who calls: start-up
+
+    called = Call.parse(call) if isinstance(call, str) else call
+    return called.format if called is not None else "text"
 
 
 def _size(chunk: Chunk) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
 import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -56,7 +57,8 @@ class FsspecTree:
 
     def __init__(self, system: FileSystem, path: str) -> None:
         self._system = system
-        self._path = path.rstrip("/")
+        # The root is "/" where names begin with it, as on a disk, and empty where they do not, as in an archive.
+        self._path = path.rstrip("/") or path[:1]
         self._now = time.time_ns()
 
     def __repr__(self) -> str:
@@ -83,10 +85,18 @@ class FsspecTree:
         """See that there is such a directory; see `Source.check`."""
         try:
             kind = self._system.info(self._path).get("type")
+            # In an archive that was made of ``.``, every name begins with it.
+            names = [] if self._path else [info["name"] for info in self._system.ls("", detail=True)]
         except Exception as error:  # each file system has its own
             raise ContextError(f"{quote(self._path)} cannot be read: {error}") from error
         if kind != "directory":
             raise ContextError(f"{quote(self._path)} is no directory")
+        if "." in names:
+            if len(names) > 1:
+                raise ContextError(
+                    "the archive has names with and without ./ before them", hint="Offer a tar archive as TarArchive."
+                )
+            self._path = "."
 
     def entries(self, directory: bytes) -> Iterator[Entry]:
         """Yield what is in ``directory``, in order."""
@@ -134,12 +144,13 @@ class FsspecTree:
                 return info
         # Asked for alone, a link may be described as what it leads to; in its directory it is described itself.
         with suppress(FileNotFoundError, NotADirectoryError):
-            listed = self._system.ls(full.rpartition("/")[0], detail=True)
-            return next((info for info in listed if str(info["name"]).rstrip("/") == full), None)
+            listed = self._system.ls(posixpath.dirname(full), detail=True)
+            return next((info for info in listed if str(info["name"]).strip("/") == full.strip("/")), None)
         return None
 
     def _full(self, path: bytes) -> str:
-        return f"{self._path}/{os.fsdecode(path)}" if path else self._path
+        below = os.fsdecode(path)
+        return f"{self._path.rstrip('/')}/{below}" if below and self._path else below or self._path
 
     def _entry(self, name: bytes, info: Mapping[str, Any]) -> Entry:
         mode, kind = info.get("mode"), info.get("type")

@@ -91,7 +91,7 @@ async def _receive(
         requests = await trio.to_thread.run_sync(landing.take, messages)
         if requests:
             await stream.send_batch(requests)
-        if progress is not None:
+        if progress is not None and not settled:  # what ends the transfer is no progress of what is complete
             progress(landing.report())
         if landing.complete and not settled:
             settled = True

@@ -32,5 +32,23 @@ def as_source(given: SourceLike) -> Source:
 
         return Files(given)
     if not all(hasattr(given, name) for name in ("check", "entries", "readlink", "xattrs", "lookup", "fetch")):
-        raise UsageError(f"{given!r} is no directory, mapping or source", hint="A source has the methods of Source.")
+        # Of its type only: what it is may be large, and secret.
+        what = f"an object of type {type(given).__name__} is no directory, mapping or source"
+        raise UsageError(what, hint=_hint(given))
     return given
+
+
+def _hint(given: object) -> str:
+    names = {kind.__name__ for kind in type(given).__mro__}
+    if "ZipFile" in names:
+        return "Give ZipArchive(file), of the path or the open file that it reads."
+    if "TarFile" in names:
+        return "Give TarArchive(file), of the path or the open file that it reads."
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        return (
+            'Give a Dockerfile as {"Dockerfile": content}, and an archive as TarArchive(io.BytesIO(content)) or'
+            " ZipArchive(io.BytesIO(content))."
+        )
+    if hasattr(given, "read"):
+        return "Give an archive as TarArchive(file) or ZipArchive(file)."
+    return "A source has the methods of Source."

@@ -16,7 +16,7 @@ from mobysession.errors import ContextError
 from mobysession.filesync.modes import CHAR_DEVICE, DEVICE, DIRECTORY, NAMED_PIPE, SYMLINK, from_posix
 from mobysession.filesync.naming import quote, reason
 from mobysession.filesync.source import Entry
-from mobysession.filesync.tree import IndexedTree, Leaf, archive_location
+from mobysession.filesync.tree import IndexedTree, Leaf, archive_location, check_archive
 
 if TYPE_CHECKING:
     import tarfile
@@ -43,9 +43,13 @@ class TarArchive(IndexedTree):
     Args:
         archive: its path, or an open binary file, which is read once from where it stands, in `check`; it stays the
             caller's.
+
+    Raises:
+        UsageError: ``archive`` is neither.
     """
 
     def __init__(self, archive: str | os.PathLike[str] | BinaryIO) -> None:
+        check_archive("TarArchive", archive)
         self._archive = archive
         self._name = os.fspath(archive) if isinstance(archive, (str, os.PathLike)) else "a stream"
         super().__init__(f"the tar archive {quote(self._name)}")

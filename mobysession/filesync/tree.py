@@ -8,12 +8,13 @@ the tree is refused.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from mobysession.errors import ContextError
+from mobysession.errors import ContextError, UsageError
 from mobysession.filesync.modes import DIRECTORY
 from mobysession.filesync.naming import quote
 from mobysession.filesync.source import Entry
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from mobysession.filesync.source import Content
 
-__all__ = ["EPOCH", "NANO", "Branches", "IndexedTree", "Leaf", "archive_location", "content_time"]
+__all__ = ["EPOCH", "NANO", "Branches", "IndexedTree", "Leaf", "archive_location", "check_archive", "content_time"]
 
 #: The mtime of what has none, in seconds: 1980-01-02. Ours: the first day that zip, and so Python's wheels, can express
 #: in every time zone.
@@ -54,6 +55,23 @@ def archive_location(kind: str, path: str) -> str | None:
     except OSError:
         return None
     return f"{kind}:{os.path.realpath(path)}:{found.st_size}:{found.st_mtime_ns}"
+
+
+def check_archive(name: str, given: object) -> None:
+    """Refuse what is neither a path nor an open binary file, as the argument of ``name``; UsageError."""
+    kinds = {kind.__name__ for kind in type(given).__mro__}
+    if isinstance(given, (str, os.PathLike)):
+        return
+    if hasattr(given, "read") and not isinstance(given, io.TextIOBase) and "ZipFile" not in kinds:
+        return
+    hint = None
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        hint = f"Give {name}(io.BytesIO(content))."
+    elif kinds & {"ZipFile", "TarFile"}:
+        hint = "Give the path or the open file that it reads."
+    raise UsageError(
+        f"{name} takes a path or an open binary file, not an object of type {type(given).__name__}", hint=hint
+    )
 
 
 class Leaf(NamedTuple):

@@ -19,7 +19,7 @@ from mobysession.filesync.held import Held, Holding
 from mobysession.filesync.modes import DIRECTORY, SYMLINK, TYPE, from_posix
 from mobysession.filesync.naming import quote, reason
 from mobysession.filesync.source import Entry
-from mobysession.filesync.tree import NANO, IndexedTree, Leaf, archive_location
+from mobysession.filesync.tree import NANO, IndexedTree, Leaf, archive_location, check_archive
 
 if TYPE_CHECKING:
     import zipfile
@@ -43,9 +43,13 @@ class ZipArchive(IndexedTree):
 
     Args:
         archive: its path, or an open binary file that can be positioned, which stays open and the caller's.
+
+    Raises:
+        UsageError: ``archive`` is neither.
     """
 
     def __init__(self, archive: str | os.PathLike[str] | BinaryIO) -> None:
+        check_archive("ZipArchive", archive)
         self._archive = archive
         self._name = os.fspath(archive) if isinstance(archive, (str, os.PathLike)) else "an open file"
         super().__init__(f"the zip archive {quote(self._name)}")

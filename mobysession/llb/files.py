@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mobysession._pb import ops_pb2
 from mobysession.errors import UsageError
+from mobysession.llb.vertex import check_state, check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,7 @@ def mkdir(
     path: str, *, mode: int = 0o755, parents: bool = False, owner: Owner | None = None, created: datetime | None = None
 ) -> FileAction:
     """Make a directory, and with ``parents`` those above it; it is no error then that it exists."""
+    check_texts(path=path)
     action = ops_pb2.FileActionMkDir(path=path, mode=mode, makeParents=parents, timestamp=_time(created))
     return FileAction(ops_pb2.FileAction(mkdir=action), owner=owner)
 
@@ -49,6 +51,9 @@ def mkfile(
     created: datetime | None = None,
 ) -> FileAction:
     """Write a file."""
+    check_texts(path=path)
+    if not isinstance(content, bytes | str):
+        raise UsageError(f"content takes bytes or a text, not an object of type {type(content).__name__}")
     data = content.encode() if isinstance(content, str) else content
     action = ops_pb2.FileActionMkFile(path=path, mode=mode, data=data, timestamp=_time(created))
     return FileAction(ops_pb2.FileAction(mkfile=action), owner=owner)
@@ -56,12 +61,14 @@ def mkfile(
 
 def rm(path: str, *, missing_ok: bool = False, wildcard: bool = False) -> FileAction:
     """Remove a file or a directory with all that is in it; with ``wildcard`` all that ``path`` matches."""
+    check_texts(path=path)
     action = ops_pb2.FileActionRm(path=path, allowNotFound=missing_ok, allowWildcard=wildcard)
     return FileAction(ops_pb2.FileAction(rm=action), caps=("file.rm.wildcard",) if wildcard else ())
 
 
 def symlink(target: str, path: str, *, owner: Owner | None = None, created: datetime | None = None) -> FileAction:
     """Make ``path`` a link to ``target``."""
+    check_texts(target=target, path=path)
     action = ops_pb2.FileActionSymlink(oldpath=target, newpath=path, timestamp=_time(created))
     return FileAction(ops_pb2.FileAction(symlink=action), owner=owner, caps=("file.symlink.create",))
 
@@ -102,6 +109,8 @@ def copy(
     Raises:
         UsageError: there is nothing to copy from.
     """
+    check_state("copy", source)
+    check_texts(src=src, dest=dest)
     if source.output is None:
         raise UsageError("nothing can be copied from scratch, which is empty")
     action = ops_pb2.FileActionCopy(

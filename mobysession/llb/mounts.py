@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mobysession._pb import ops_pb2
 from mobysession.errors import UsageError
+from mobysession.llb.vertex import check_state, check_texts
 
 if TYPE_CHECKING:
     from mobysession.llb.state import State
@@ -42,6 +43,7 @@ def bind(source: State, target: str, *, path: str = "/", readonly: bool = False)
         path: what of it.
         readonly: nothing can be written.
     """
+    check_state("bind", source)
     message = ops_pb2.Mount(dest=_absolute(target), readonly=readonly)
     caps = ["exec.mount.bind"] if source.output is not None else []
     if path.strip("/"):
@@ -80,6 +82,7 @@ def secret(
     secret_id: str, target: str = "", *, mode: int = 0o400, owner: tuple[int, int] = (0, 0), required: bool = False
 ) -> Mount:
     """Mount a secret as a file; empty ``target`` is ``/run/secrets/ID``. Without ``required`` it may be missing."""
+    check_texts(secret_id=secret_id)
     option = ops_pb2.SecretOpt(ID=secret_id, uid=owner[0], gid=owner[1], mode=mode, optional=not required)
     message = ops_pb2.Mount(
         dest=_absolute(target or f"/run/secrets/{secret_id}"), mountType=ops_pb2.SECRET, secretOpt=option
@@ -96,12 +99,14 @@ def ssh(
     required: bool = False,
 ) -> Mount:
     """Mount the socket of an SSH agent, on a path of its own without ``target``; SSH_AUTH_SOCK names the first."""
+    check_texts(agent_id=agent_id)
     option = ops_pb2.SSHOpt(ID=agent_id, uid=owner[0], gid=owner[1], mode=mode, optional=not required)
     message = ops_pb2.Mount(dest=target and _absolute(target), mountType=ops_pb2.SSH, SSHOpt=option)
     return Mount(message, caps=("exec.mount.ssh",))
 
 
 def _absolute(target: str) -> str:
+    check_texts(target=target)
     if not target.startswith("/"):
         raise UsageError(f"{target!r} is no absolute path, and nothing else can be mounted on")
     return target

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from mobysession._pb import ops_pb2
 from mobysession.errors import UsageError
 from mobysession.llb.state import State
-from mobysession.llb.vertex import Output, Vertex
+from mobysession.llb.vertex import Output, Vertex, check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ def image(
     Raises:
         UsageError: one of them makes no sense.
     """
+    check_texts(reference=reference, checksum=checksum, name=name)
     if resolve_mode not in _RESOLVE_MODES:
         raise UsageError(f"there is no resolve mode {resolve_mode!r}", hint=f"Choose {', '.join(_RESOLVE_MODES)}.")
     attrs, caps = {}, ["source.image"]
@@ -69,7 +70,11 @@ def local(
         exclude: patterns of what is not, as in a .dockerignore.
         follow: paths of which, where they are links, what they lead to is wanted too.
         name: what progress calls it.
+
+    Raises:
+        UsageError: one of them makes no sense.
     """
+    check_texts(directory=directory, name=name)
     attrs, caps = {"local.sharedkeyhint": directory}, ["source.local", "source.local.sharedkeyhint"]
     for key, cap, patterns in (
         ("local.includepattern", "source.local.includepatterns", include),
@@ -111,6 +116,7 @@ def git(
     Raises:
         UsageError: ``url`` is none.
     """
+    check_texts(url=url, ref=ref, subdir=subdir, checksum=checksum, known_hosts=known_hosts, name=name)
     host, path, ssh_user = _repository(url)
     identifier = f"git://{host}/{path}"
     if ref or subdir:
@@ -168,6 +174,7 @@ def http(
     Raises:
         UsageError: ``url`` is none.
     """
+    check_texts(url=url, checksum=checksum, filename=filename, name=name)
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"{url!r} is no address of a file on the web")
     attrs, caps = {}, ["source.http"]

@@ -6,6 +6,7 @@ They never change: each method returns another.
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,10 @@ from mobysession._pb import ops_pb2
 from mobysession.errors import UsageError
 from mobysession.llb import files
 from mobysession.llb.mounts import EMPTY, NO_OUTPUT, Mount
-from mobysession.llb.vertex import Output, Vertex, parse_platform
+from mobysession.llb.vertex import Output, Vertex, check_texts, parse_platform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from mobysession.llb.definition import Definition
@@ -53,10 +54,12 @@ class State:
 
     def dir(self, path: str) -> State:
         """Change the working directory; it is made where a command runs in it."""
+        check_texts(path=path)
         return replace(self, cwd=posixpath.normpath(posixpath.join(self.cwd, path)))
 
     def as_user(self, user: str) -> State:
         """Run the commands that follow as ``user``, a name or a number, also ``user:group``."""
+        check_texts(user=user)
         return replace(self, user=user)
 
     def with_platform(self, platform: str) -> State:
@@ -123,7 +126,7 @@ class State:
         for table, value, what in ((_NETWORKS, network, "network"), (_SECURITY, security, "security")):
             if value not in table:
                 raise UsageError(f"there is no {what} {value!r}", hint=f"Choose {' or '.join(table)}.")
-        arguments = [*_SHELL, command] if isinstance(command, str) else list(command)
+        arguments = _words(command)
         if not arguments:
             raise UsageError("there is no command to run")
         root = Mount(ops_pb2.Mount(dest="/", readonly=readonly), self.output, not readonly, ("exec.mount.bind",))
@@ -176,6 +179,9 @@ class State:
         """
         if not actions:
             raise UsageError("there is nothing to do")
+        for action in actions:
+            if not isinstance(action, files.FileAction):
+                raise UsageError(f"file takes actions, as mkdir(...), not an object of type {type(action).__name__}")
         op, inputs, caps = files.file_op(self.output, self.cwd, actions)
         return replace(self, output=Output(Vertex(op, inputs, caps=caps, name=name, ignore_cache=ignore_cache)))
 
@@ -252,6 +258,18 @@ class Run(State):
         if output is None:
             raise UsageError(f"nothing that could be written was mounted on {target}")
         return State(output, platform=self.platform)
+
+
+def _words(command: object) -> list[str]:
+    """Return the words of a command, those of a shell for one that is a text."""
+    if isinstance(command, str):
+        return [*_SHELL, command]
+    if isinstance(command, bytes) or not isinstance(command, Iterable):
+        raise UsageError(f"a command is a text or a list of words, not an object of type {type(command).__name__}")
+    words = list(command)
+    for word in words:
+        check_texts(command=word)
+    return words
 
 
 def _placed(mounts: Iterable[Mount]) -> tuple[list[Mount], str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import FrameType
 
-__all__ = ["Location", "Output", "Vertex", "parse_platform"]
+__all__ = ["Location", "Output", "Vertex", "check_state", "check_texts", "parse_platform"]
 
 _HERE = os.path.dirname(__file__) + os.sep
 
@@ -77,12 +77,27 @@ def _caller() -> Location | None:
     return None
 
 
+def check_texts(**given: object) -> None:
+    """Refuse arguments, given by their names, that are no texts; UsageError."""
+    for name, value in given.items():
+        if not isinstance(value, str):
+            hint = "Write it as a text, str(path)." if isinstance(value, os.PathLike) else None
+            raise UsageError(f"{name} takes a text, not an object of type {type(value).__name__}", hint=hint)
+
+
+def check_state(function: str, given: object) -> None:
+    """Refuse what is no state, as an argument of ``function``; UsageError."""
+    if not hasattr(given, "output"):
+        raise UsageError(f"{function} takes a state, not an object of type {type(given).__name__}")
+
+
 def parse_platform(text: str) -> ops_pb2.Platform:
     """Read ``linux/arm64`` or ``linux/arm/v7``.
 
     Raises:
         UsageError: it is something else.
     """
+    check_texts(platform=text)
     parts = text.lower().split("/")
     if len(parts) not in (2, 3) or not all(parts):
         raise UsageError(f"{text!r} is no platform", hint="Write it as linux/amd64 or linux/arm/v7.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["View", "ViewKind", "keep_ticking", "open_view"]
 
-ViewKind = Literal["auto", "plain", "tty", "quiet", "rawjson", "notebook"]
+ViewKind = Literal["auto", "plain", "tty", "quiet", "none", "rawjson", "notebook"]
 
 
 class View(Protocol):
@@ -51,9 +51,9 @@ def open_view(kind: ViewKind, stream: TextIO) -> View:
 
     Args:
         kind: ``tty`` redraws a table, ``plain`` appends lines, ``quiet`` is silent up to the end, ``rawjson`` writes
-            what the engine says as BuildKit's clients do, ``notebook`` displays a table below the cell and leaves
-            ``stream`` alone; ``auto`` is ``notebook`` in the kernel of one, ``tty`` where ``stream`` is a terminal that
-            can move its cursor, else ``plain``.
+            what the engine says as BuildKit's clients do, ``none`` shows nothing, ``notebook`` displays a table below
+            the cell and leaves ``stream`` alone; ``auto`` is ``notebook`` in the kernel of one, ``tty`` where
+            ``stream`` is a terminal that can move its cursor, else ``plain``.
         stream: text stream; stays the caller's, is flushed and never closed.
 
     Raises:
@@ -66,6 +66,10 @@ def open_view(kind: ViewKind, stream: TextIO) -> View:
         from mobysession.progress.quiet import QuietView
 
         return QuietView(stream)
+    if kind == "none":
+        from mobysession.progress.silent import SilentView
+
+        return SilentView()
     if kind == "rawjson":
         from mobysession.progress.rawjson import RawJsonView
 

@@ -545,6 +545,8 @@ def _spans(tracing: Tracing | Literal[False] | None) -> CallSpans | None:
         tracing = tracing_from_env()
     if not tracing:
         return None
+    if not hasattr(tracing, "tracer"):
+        raise UsageError(f"tracing takes a Tracing, None or False, not an object of type {type(tracing).__name__}")
     from mobysession.session.tracing import CallSpans
 
     return CallSpans(tracing)

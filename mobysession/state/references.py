@@ -13,7 +13,7 @@ __all__ = ["CLIENT_STATE", "VIEWS", "DaemonReference", "active_in", "reference_o
 #: The state that the command line, and `Endpoint`'s default, look at.
 CLIENT_STATE: Final = "client"
 #: Of the kinds of ``--progress``, those that somebody may want of every build on a daemon.
-VIEWS: Final = ("auto", "plain", "tty", "quiet", "rawjson")
+VIEWS: Final = ("auto", "plain", "tty", "quiet", "none", "rawjson")
 
 
 @dataclass(frozen=True, kw_only=True)

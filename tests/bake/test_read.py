@@ -213,7 +213,7 @@ def test_leave_is_needed(target: dict[str, Any], needed: str) -> None:
     selection = chosen(target)
     with pytest.raises(UsageError, match="what was not allowed") as caught:
         refuse_ungranted(selection, [])
-    assert f"--allow={needed}" in (caught.value.hint or "")
+    assert f"allow={[needed]} (--allow={needed})" in (caught.value.hint or "")
     refuse_ungranted(selection, [needed])
     if needed.startswith("fs"):
         refuse_ungranted(selection, ["fs=*"])

@@ -70,6 +70,17 @@ async def test_a_buildkitd_builds_into_its_cache(context: Path, known: bool) -> 
     assert (result.image_id, seen) == ("", [([], "")])
 
 
+async def test_a_buildkitd_has_no_image_of_what_it_pushed(context: Path) -> None:
+    """The result has the digest by which a registry knows it, and no ID that nothing could be asked for by."""
+
+    async def script(solve: FakeSolve) -> dict[str, str]:
+        return {"containerimage.digest": "sha256:1"}
+
+    async with FakeDaemon.listen(buildkitd=True, script=script) as daemon:
+        result = await build(context, endpoint=daemon.endpoint, tags=["registry.test/a"], push=True)
+    assert (result.image_id, result.digest) == ("", "sha256:1")
+
+
 async def test_a_buildkitd_cannot_name_an_image(context: Path) -> None:
     """Tags without an output would be lost silently, and there is no other way of asking."""
     async with FakeDaemon.listen(buildkitd=True) as daemon:

@@ -153,14 +153,14 @@ async def test_a_view_and_a_listener_follow_the_build(context: Path, driver: Dri
     assert seen[-1] >= 5
 
 
-@pytest.mark.parametrize("kind", ["plain", "auto", "tty", "quiet"])
+@pytest.mark.parametrize("kind", ["plain", "auto", "tty", "quiet", "none"])
 async def test_a_view_by_name_writes_to_stderr(context: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Only there, and the quiet one not at all."""
+    """Only there, the quiet one not at all, and ``none`` neither."""
     async with FakeDaemon.listen() as daemon:
         await build(context, endpoint=daemon.endpoint, progress=kind)
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert ("hello.txt" in printed.err) == (kind != "quiet")
+    assert ("hello.txt" in printed.err) == (kind not in ("quiet", "none"))
 
 
 # -- which driver ------------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ async def test_a_missing_secret_is_hinted_at(context: Path, driver: Driver) -> N
     async with FakeDaemon.listen() as daemon:
         with pytest.raises(BuildFailed, match="secret npm: not found") as caught:
             await build(context, endpoint=daemon.endpoint, driver=driver)
-    assert "--secret id=npm" in (caught.value.hint or "")
+    assert 'secrets={"npm": ...} (--secret id=npm,' in (caught.value.hint or "")
 
 
 @DRIVERS
@@ -532,6 +532,12 @@ async def test_what_an_old_engine_would_ignore_is_refused(context: Path, options
     assert "Docker 23" in (caught.value.hint or "")
     async with FakeDaemon.listen(api_version="1.42") as daemon:
         await build(context, endpoint=daemon.endpoint, **options)
+
+
+async def test_a_size_of_nothing_is_nothing_to_ignore(context: Path) -> None:
+    """An old engine builds with 0, which asks for nothing."""
+    async with FakeDaemon.listen(api_version="1.41") as daemon:
+        await build(context, endpoint=daemon.endpoint, shm_size="0")
 
 
 async def test_several_platforms_on_a_graph_driver_are_refused(context: Path) -> None:

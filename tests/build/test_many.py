@@ -328,7 +328,7 @@ async def test_an_engine_that_was_never_there_did_not_go_away(tree: Path) -> Non
     ("arguments", "words"),
     [
         ({"at_once": 0}, "at_once is the number"),
-        ({"retries": -1}, "cannot be less"),
+        ({"retries": -1}, "retries is a number, 0 or more"),
         ({"retries": 1, "one_session": True}, "cannot be repeated"),
         ({"names": ["a", "b"]}, "there are 1 builds and 2 names"),
         ({"names": "a"}, "names takes a list"),

@@ -9,8 +9,9 @@ import pytest
 
 from mobysession.build.nodes import Builder, Node, NodesResult
 from mobysession.build.options import BuildOptions
-from mobysession.errors import BuildFailed, CredentialError, UnsupportedByEngine, UsageError
+from mobysession.errors import BuildFailed, CredentialError, TransportError, UnsupportedByEngine, UsageError
 from mobysession.testing import FakeDaemon, FakeSolve
+from mobysession.transport.endpoint import Endpoint
 from tests.small_registry import SmallRegistry
 
 if TYPE_CHECKING:
@@ -192,6 +193,19 @@ async def test_a_failure_on_one_node_names_nothing(
 
     await both(pushing(registry), buildkitd=True, build=build)
     assert not any(asked.startswith("PUT") for asked in registry.asked)
+
+
+async def test_a_refusal_on_one_node_tells_of_it(context: Path, tmp_path: Path, docker_config: object) -> None:
+    """Also where all platforms are for that node, and where it cannot be asked for what it has."""
+    async with FakeDaemon.listen() as one, FakeDaemon.listen() as other:
+        nodes = Nodes(one, other)
+        with pytest.raises(UnsupportedByEngine, match="cannot hold an image of several platforms") as refusal:
+            await nodes.builder.build(context, platforms=["linux/amd64", "linux/386"])
+        assert refusal.value.__notes__ == ["on the node one"]
+        gone = Builder([one.endpoint, Node(Endpoint.parse(f"unix://{tmp_path}/gone.sock"), name="gone")])
+        with pytest.raises(TransportError) as failure:
+            await gone.build(context, platforms=TWO, tags=["app:1"], push=True)
+        assert failure.value.__notes__ == ["on the node gone"]
 
 
 @pytest.mark.parametrize("tokens", [False, True])

@@ -212,6 +212,14 @@ def test_fields_are_csv() -> None:
         ("secrets", ["id=a"], "secrets takes a mapping"),
         ("image_config", 3, "image_config takes a mapping"),
         ("build_args", ["A=B"], "build_args takes a mapping"),
+        ("build_args", {"A": b"hunter2"}, "build_args: 'A' needs a text as its value, not an object of type bytes"),
+        *((name, "false", f"{name} takes True or False") for name in ("no_cache", "pull", "push", "load", "strict")),
+        ("pull", 1, "pull takes True or False, not an object of type int"),
+        ("strict", None, "strict takes True or False, not None"),
+        ("provenance", ["mode=max"], "provenance takes True, False or a text, not an object of type list"),
+        ("sbom", 1.5, "sbom takes True, False or a text"),
+        ("tracing", 5, "tracing takes a Tracing, None or False, not an object of type int"),
+        ("tracing", True, "tracing takes a Tracing, None or False, not an object of type bool"),
     ],
 )
 def test_what_is_of_another_type_is_refused_by_name(name: str, given: object, words: str) -> None:
@@ -257,6 +265,29 @@ async def test_what_is_beside_the_options_is_refused_by_name(
     """As the options are."""
     with pytest.raises(UsageError, match=words):
         await build(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"at_once": "2"}, "at_once is the number of builds that run at the same time, 1 or more"),
+        ({"at_once": 0}, "at_once is the number of builds that run at the same time, 1 or more"),
+        ({"retries": "1"}, "retries is a number, 0 or more"),
+        ({"retries": -1}, "retries is a number, 0 or more"),
+        ({"one_session": "false"}, "one_session takes True or False, not an object of type str"),
+        ({"return_errors": "no"}, "return_errors takes True or False, not an object of type str"),
+    ],
+)
+async def test_what_is_beside_several_builds_is_refused_by_name(options: dict[str, Any], words: str) -> None:
+    """A text is no number and no switch, though Python would compare or believe it."""
+    with pytest.raises(UsageError, match=words):
+        await build_many([], **options)
+
+
+async def test_a_text_is_no_number_of_targets(tmp_path: Path) -> None:
+    """As with several builds."""
+    with pytest.raises(UsageError, match="parallel is a number of targets, 1 or more"):
+        await bake(files={"target": {"default": {"context": str(tmp_path)}}}, parallel="2")  # type: ignore[arg-type]  # the mistake in question
 
 
 @pytest.mark.parametrize("builds", ["abc", {"context": "."}, BuildOptions(), None, [3], ["abc"]])

@@ -167,6 +167,14 @@ def test_a_context_without_a_dockerfile_is_refused(tmp_path: Path) -> None:
         BuildOptions(context=tmp_path).directories()
 
 
+def test_an_empty_context_is_not_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is not set must not send another tree than was meant."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="the context is empty"):
+        BuildOptions(context="").directories()
+
+
 def test_a_dockerfile_named_relative_to_the_context_gets_a_hint(tmp_path: Path) -> None:
     """The classic slip: the path counts from the working directory, not from the context."""
     (tmp_path / "named").write_text("FROM scratch")

@@ -73,6 +73,13 @@ def test_no_cache_is_an_empty_attribute() -> None:
     assert frontend_attributes(BuildOptions(no_cache=True), dockerfile="D")["no-cache"] == ""
 
 
+def test_a_size_of_nothing_is_not_asked_for() -> None:
+    """As for docker's clients, 0 leaves /dev/shm to the engine, whichever way it is asked."""
+    options = BuildOptions(shm_size="0")
+    assert "shm-size" not in frontend_attributes(options, dockerfile="D")
+    assert "shmsize" not in dict(build_query(options, build_id="b", session_id="s", dockerfile="D"))
+
+
 def test_a_gateway_with_two_addresses_makes_two_entries() -> None:
     """An engine with IPv6 names both of its addresses."""
     options = BuildOptions(add_hosts=["gw:host-gateway"])

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mobysession._pb import control_pb2
+from mobysession.build.exports import Output
 from mobysession.build.options import BuildOptions
-from mobysession.build.outputs import check_outputs, write_atomically
+from mobysession.build.outputs import check_outputs, told_id, write_atomically
 from mobysession.build.result import ContextTransfer, StepResult, make_result
 from mobysession.buildkit.status import BuildStatus
 from mobysession.session.session import Session
 from mobysession.transport.endpoint import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from mobysession.build.result import BuildResult
@@ -31,10 +32,25 @@ MANIFEST = "sha256:" + "d" * 64
 
 
 def result(
-    response: Mapping[str, str], *, tags: tuple[str, ...] = (), status: BuildStatus | None = None
+    response: Mapping[str, str],
+    *,
+    tags: tuple[str, ...] = (),
+    status: BuildStatus | None = None,
+    outputs: Sequence[str] = (),
+    driver: str = "control",
+    has_store: bool = True,
 ) -> BuildResult:
     session = Session(Endpoint.parse("unix:///nowhere"), session_id="sid")
-    return make_result(response, status or BuildStatus(), session, tags=tags, driver="control", ref="ref")
+    return make_result(
+        response,
+        status or BuildStatus(),
+        session,
+        tags=tags,
+        driver=driver,
+        ref="ref",
+        outputs=[Output.parse(text) for text in outputs],
+        has_store=has_store,
+    )
 
 
 def test_the_id_is_what_the_engine_calls_the_image_by() -> None:
@@ -47,6 +63,80 @@ def test_the_configuration_is_the_id_where_there_is_no_manifest() -> None:
     """An engine that names only the configuration knows the image by it."""
     made = result({"containerimage.config.digest": CONFIG})
     assert (made.image_id, made.digest) == (CONFIG, "")
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        ["type=image"],
+        ["type=registry"],
+        ["type=image,push=true,store=true"],
+        ["type=docker"],
+        ["type=oci,dest=a.tar", "type=docker"],
+        ["type=image", "type=local,dest=a", "type=tar,dest=a.tar", "type=cacheonly"],
+    ],
+)
+def test_an_image_that_stays_in_the_engine_has_an_id(outputs: list[str]) -> None:
+    """Whatever else comes out; a tree has no digest that could be told in its place."""
+    made = result({"containerimage.digest": MANIFEST, "containerimage.descriptor": ""}, outputs=outputs)
+    assert (made.image_id, made.digest) == (MANIFEST, MANIFEST)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        ["type=oci,dest=a.tar"],
+        ["type=oci,tar=false,dest=a"],
+        ["type=docker,dest=a.tar"],
+        ["type=image,store=false"],
+        ["type=registry,store=0"],
+        ["type=image", "type=oci,dest=a.tar"],
+        ["type=local,dest=a"],
+    ],
+)
+def test_an_image_that_is_elsewhere_has_no_id(outputs: list[str]) -> None:
+    """Its digest is told all the same. Of several images the engine tells the last one's, which is not the stored."""
+    response = {"containerimage.digest": MANIFEST, "containerimage.config.digest": CONFIG}
+    made = result({**response, "containerimage.descriptor": ""}, outputs=outputs)
+    assert (made.image_id, made.digest) == ("", MANIFEST)
+    assert told_id(made) == CONFIG
+    assert told_id(dataclasses.replace(made, response={})) == MANIFEST
+
+
+def test_a_graph_driver_stores_every_image() -> None:
+    """It is known by its response, which has no descriptor; with the classic driver no response has one."""
+    image = {"containerimage.digest": CONFIG}
+    assert result(image, outputs=["type=image,store=false"]).image_id == CONFIG
+    assert result(image, outputs=["type=image,store=false"], driver="classic").image_id == ""
+    assert result(image, outputs=["type=image"], driver="classic").image_id == CONFIG
+
+
+def test_a_buildkitd_knows_no_image_by_an_id() -> None:
+    """It has no store that one could be asked for from; what it pushed has a digest."""
+    made = result({"containerimage.digest": MANIFEST}, outputs=["type=registry"], has_store=False)
+    assert (made.image_id, made.digest) == ("", MANIFEST)
+
+
+def test_steps_stand_in_the_order_of_their_first_start() -> None:
+    """Not in that in which they were told of, nor of a later run; those that never started are last.
+
+    Steps from the cache start at one time, and are told of as started in the order in which one needs another.
+    """
+    status = BuildStatus()
+    for starts in (
+        {"needing": 0, "never": 0, "late": 3, "twice": 1},
+        {"twice": 4, "early": 2, "needed": 5, "needing": 5},
+    ):
+        message = control_pb2.StatusResponse()
+        for name, second in starts.items():
+            vertex = message.vertexes.add(digest=name, name=name)
+            if second:
+                vertex.started.FromSeconds(second)
+                vertex.completed.FromSeconds(second)
+        status.apply(message)
+    assert [step.name for step in result({}, status=status).steps] == [
+        *("twice", "early", "late", "needed", "needing", "never")
+    ]
 
 
 def test_steps_and_seconds_come_from_the_status() -> None:

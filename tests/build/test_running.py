@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,10 @@ from mobysession.errors import BuildFailed, UsageError
 from mobysession.testing import BlockingFakeDaemon, FakeDaemon, FakeSolve
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from mobysession.buildkit.status import BuildStatus
 
 
 class Steps:
@@ -114,34 +118,51 @@ def test_blocking_code_watches_copies(context: Path) -> None:
         assert list(running) == []
 
 
-def test_news_after_a_blocking_block_is_its_end(context: Path) -> None:
-    """Whoever still asks gets no error of a loop that has ended, but what the build ended with."""
-    good, bad = Steps(), Steps(error="exit code: 1")
-    good.go_on()
-    bad.go_on()
-    with BlockingFakeDaemon(script=good) as daemon:
-        with sync.open_build(context, endpoint=daemon.endpoint) as running:
-            running.wait()
-        assert next(running, None) is None
-        daemon.daemon.script = bad
-        with pytest.raises(BuildFailed), sync.open_build(context, endpoint=daemon.endpoint) as running:
+def gather(news: Iterator[BuildStatus]) -> list[int | str]:
+    """Return how many steps were completed at each turn, and what the build ended with."""
+    seen: list[int | str] = []
+    try:
+        for status in news:
+            seen.append(status.totals.completed)  # noqa: PERF401 - what came before the error counts
+    except BuildFailed:
+        seen.append("failed")
+    return seen
+
+
+@pytest.mark.parametrize(("error", "seen"), [("", [2]), ("exit code: 1", [2, "failed"])])
+def test_news_after_a_blocking_block_is_the_last(context: Path, error: str, seen: list[int | str]) -> None:
+    """It was not given out before; then comes what the build ended with, and no error of a loop that has ended."""
+    script = Steps(error=error)
+    script.go_on()
+    with BlockingFakeDaemon(script=script) as daemon:
+        with (
+            pytest.raises(BuildFailed) if error else nullcontext(),
+            sync.open_build(context, endpoint=daemon.endpoint) as running,
+        ):
             pass
-        with pytest.raises(BuildFailed):
-            next(running)
+        assert gather(running) == seen
 
 
-def test_news_after_a_block_of_asyncio_is_the_last(context: Path) -> None:
-    """It was not given out before; then the iteration ends."""
-    script = Steps()
+@pytest.mark.parametrize(("error", "seen"), [("", [2]), ("exit code: 1", [2, "failed"])])
+def test_news_after_a_block_of_asyncio_is_the_last(context: Path, error: str, seen: list[int | str]) -> None:
+    """As after one of blocking code."""
+    script = Steps(error=error)
     script.go_on()
 
-    async def main(**options: Any) -> list[int]:
-        async with aio.open_build(context, **options) as running:
-            await running.wait()
-        return [status.totals.completed async for status in running]
+    async def main(**options: Any) -> list[int | str]:
+        found: list[int | str] = []
+        with pytest.raises(BuildFailed) if error else nullcontext():
+            async with aio.open_build(context, **options) as running:
+                pass
+        try:
+            async for status in running:
+                found.append(status.totals.completed)  # noqa: PERF401 - as above
+        except BuildFailed:
+            found.append("failed")
+        return found
 
     with BlockingFakeDaemon(script=script) as daemon:
-        assert asyncio.run(main(endpoint=daemon.endpoint)) == [2]
+        assert asyncio.run(main(endpoint=daemon.endpoint)) == seen
 
 
 def test_blocking_code_is_told_of_a_failure(context: Path) -> None:
@@ -233,6 +254,32 @@ def test_what_leaves_a_block_of_asyncio_cancels_the_build(context: Path) -> None
             with pytest.raises(error):
                 asyncio.run(function(script, endpoint=daemon.endpoint))
             assert script.cancelled.wait(5)
+
+
+def test_a_cancelled_build_has_news_and_no_result(context: Path) -> None:
+    """For blocking code and asyncio, as for trio: the iteration ends, and who waits gets an error of this package."""
+
+    async def main(**options: Any) -> None:
+        with pytest.raises(KeyError):  # noqa: PT012 - it is the block that is left
+            async with aio.open_build(context, **options) as running:
+                await anext(running)
+                raise KeyError
+        assert all(status.steps for status in [status async for status in running])
+        with pytest.raises(UsageError, match="cancelled"):
+            await running.wait()
+
+    with BlockingFakeDaemon(script=Steps()) as daemon:
+        asyncio.run(main(endpoint=daemon.endpoint))
+        daemon.daemon.script = Steps()
+        with (  # noqa: PT012 - as above
+            pytest.raises(KeyError),
+            sync.open_build(context, endpoint=daemon.endpoint) as running,
+        ):
+            next(running)
+            raise KeyError
+        assert all(status.steps for status in running)
+        with pytest.raises(UsageError, match="cancelled"):
+            running.wait()
 
 
 def test_both_watchers_have_the_same_face() -> None:

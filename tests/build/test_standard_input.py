@@ -42,16 +42,14 @@ def _tar(mode: Literal["w", "w:gz", "w:bz2", "w:xz"]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("sent", "file"),
-    [
-        (b"a tar or not", None),
-        *[(_tar(mode), name) for mode in ("w", "w:gz", "w:bz2", "w:xz") for name in ("other", None)],
-    ],
+    ("mode", "file"),
+    [(None, None), *[(mode, name) for mode in ("w", "w:gz", "w:bz2", "w:xz") for name in ("other", None)]],
 )
 async def test_a_context_on_stdin_is_uploaded_when_the_engine_pulls_it(
-    stdin: Callable[[bytes], None], sent: bytes, file: str | None
+    stdin: Callable[[bytes], None], mode: Literal["w", "w:gz", "w:bz2", "w:xz"] | None, file: str | None
 ) -> None:
     """The engine is told a URL that only this session answers, and no directory is offered."""
+    sent = b"a tar or not" if mode is None else _tar(mode)
     pulled: list[bytes] = []
 
     async def pull(solve: FakeSolve) -> dict[str, str]:

@@ -43,16 +43,37 @@ def test_the_commit_the_remote_and_the_places(repository: Path) -> None:
     """The commit is git's, the address has no login, each directory has its place in the repository."""
     assert attributes(repository) == {
         "vcs:revision": git(repository, "rev-parse", "HEAD"),
-        "vcs:source": "https://xxxxx:xxxxx@example.org/app.git",
+        "vcs:source": "https://example.org/app.git",
         "vcs:localdir:context": "app",
         "vcs:localdir:dockerfile": "app",
     }
 
 
+@pytest.mark.parametrize(
+    ("origin", "told"),
+    [
+        ("https://ada:s3cret@example.org/app.git", "https://example.org/app.git"),
+        ("https://t0ken@example.org:8443/app.git?a=b@c#d@e", "https://example.org:8443/app.git?a=b@c#d@e"),
+        ("https://ada@example.com:s3cret@[::1]:5/app.git", "https://[::1]:5/app.git"),
+        ("https://ada:s3%zzcret@example.org/app.git", "https://example.org/app.git"),
+        ("git+ssh://git@example.org/~ada/app.git", "git+ssh://example.org/~ada/app.git"),
+        ("//ada:s3cret@example.org/app.git", "//example.org/app.git"),
+        ("helper::https://ada:s3cret@example.org/app.git", "helper::https://example.org/app.git"),
+        ("https://example.org/@team/app.git", "https://example.org/@team/app.git"),
+        ("git@example.org:app.git", "git@example.org:app.git"),
+        ("../a@b/app.git", "../a@b/app.git"),
+    ],
+)
+def test_an_address_has_no_login(repository: Path, origin: str, told: str) -> None:
+    """Neither user nor password nor a mark in their place; what only looks like a login stays."""
+    git(repository, "config", "remote.origin.url", origin)
+    assert attributes(repository)["vcs:source"] == told
+
+
 @pytest.mark.parametrize("state", ["packed", "detached", "worktree", "branch of another remote"])
 def test_the_commit_is_found_wherever_git_keeps_it(repository: Path, tmp_path: Path, state: str) -> None:
     """As a packed ref, without a branch, and in a working tree that shares another one's repository."""
-    source = "https://xxxxx:xxxxx@example.org/app.git"
+    source = "https://example.org/app.git"
     match state:
         case "packed":
             git(repository, "pack-refs", "--all")
@@ -78,7 +99,7 @@ def test_variables_choose(repository: Path, monkeypatch: pytest.MonkeyPatch) -> 
     commit = git(repository, "rev-parse", "HEAD")
     assert attributes(repository) == {
         "label:org.opencontainers.image.revision": commit,
-        "label:org.opencontainers.image.source": "https://xxxxx:xxxxx@example.org/app.git",
+        "label:org.opencontainers.image.source": "https://example.org/app.git",
         "label:com.docker.image.source.entrypoint": "app/Dockerfile",
     }
     monkeypatch.setenv("BUILDX_GIT_CHECK_DIRTY", "1")

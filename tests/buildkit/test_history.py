@@ -245,7 +245,7 @@ async def test_several_records_have_an_index() -> None:
         found = [await history.get(ref) for ref in ("a", "b")]
         first, second = io.BytesIO(), io.BytesIO()
         await export_records(history, found, first)
-        await export_records(history, found, second)
+        await history.export(found, second)
     assert first.getvalue() == second.getvalue()
     files = unpacked(first.getvalue())
     index = blob(files, json.loads(files["index.json"])["manifests"][0])

@@ -102,7 +102,7 @@ def test_a_missing_dockerfile_is_named_and_has_a_hint(recorded_error: Callable[[
     assert "rpc error" not in failed.message
     assert failed.hint is not None
     assert "Dockerfile.none" in failed.hint
-    assert "--file" in failed.hint
+    assert "file= (--file, -f)" in failed.hint
 
 
 def test_sources_keep_their_order_and_the_innermost_vertex_counts() -> None:
@@ -217,7 +217,7 @@ def test_a_policy_says_why_it_refused() -> None:
     ("text", "help_"),
     [
         ("failed to solve: no active session for abc: context deadline exceeded", "session"),
-        ("failed to read dockerfile: open Dockerfile: no such file or directory", "--file"),
+        ("failed to read dockerfile: open Dockerfile: no such file or directory", "file= (--file, -f)"),
         ("pull access denied, repository does not exist or may require authorization", "docker login"),
         ("failed to authorize: failed to fetch oauth token: unauthorized: who are you?", "docker login"),
         (
@@ -228,14 +228,14 @@ def test_a_policy_says_why_it_refused() -> None:
         ("dial tcp: lookup registry-1.docker.io on 10.0.0.2:53: server misbehaving", "DNS"),
         ("dial tcp: lookup registry-1.docker.io: no such host", "DNS"),
         ("dial tcp 10.1.2.3:443: connect: connection refused", "network"),
-        ("failed to stat secret: secret token: not found", "--secret id=token"),
-        ("secret token not found: not found", "--secret id=token"),
-        ('no SSH key "default" forwarded from the client', "--ssh default"),
-        ('no SSH key "" forwarded from the client', "--ssh default"),
-        ("unset ssh forward key work: no ssh handler for id work", "--ssh work=KEYFILE"),
+        ("failed to stat secret: secret token: not found", 'secrets={"token": ...} (--secret id=token,'),
+        ("secret token not found: not found", 'secrets={"token": ...} (--secret id=token,'),
+        ('no SSH key "default" forwarded from the client', 'ssh=["default"] (--ssh default)'),
+        ('no SSH key "" forwarded from the client', 'ssh=["default"] (--ssh default)'),
+        ("unset ssh forward key work: no ssh handler for id work", 'ssh=["work=KEYFILE"] (--ssh work=KEYFILE)'),
         ("granting entitlement network.host is not allowed by build daemon configuration", "builder.entitlements"),
-        ("network.host is not allowed", "--allow network.host"),
-        ("security.insecure is not allowed", "--allow security.insecure"),
+        ("network.host is not allowed", 'allow=["network.host"] (--allow network.host)'),
+        ("security.insecure is not allowed", 'allow=["security.insecure"] (--allow security.insecure)'),
         (
             "failed to walk /var/lib/docker/tmp/buildkit-mount123/no: lstat /x: no such file",
             "no is not in what the step",
@@ -248,6 +248,8 @@ def test_a_policy_says_why_it_refused() -> None:
         ("write /x: no space left on device", "prune"),
         ("dockerfile parse error line 2: Unknown flag: mount", "# syntax="),
         ("x509: certificate signed by unknown authority", "certificate"),
+        ('Head "https://h:5000/v2/": tls: first record does not look like a TLS handshake', "insecure-registries"),
+        ('Get "https://h:5000/v2/": http: server gave HTTP response to HTTPS client', "insecure-registries"),
         (
             "failed to load LLB: requested feature mergeop  has been disabled on the build server: only enabled with x",
             "containerd image store",
@@ -269,7 +271,7 @@ def test_common_failures_have_a_hint(text: str, help_: str) -> None:
         ("dockerfile parse error line 12: Unknown flag: mount", "too old for --mount"),
         ("no active session for xyz: context deadline exceeded", "keep it open"),
         ("failed to resolve source metadata for docker.io/library/x: no active session", "keep it open"),
-        ('no SSH key "" forwarded from the client', "--ssh default"),
+        ('no SSH key "" forwarded from the client', 'ssh=["default"] (--ssh default)'),
         (
             r"could not parse ssh: [default]: failed to open //./pipe/openssh-ssh-agent: All pipe instances are busy.",
             "Get-Service ssh-agent",
@@ -280,7 +282,7 @@ def test_common_failures_have_a_hint(text: str, help_: str) -> None:
         ),
         ('changes out of order: "a" "b"', "report this"),
         ("invalid link x to unknown path: y", "report this"),
-        ("http2: frame too large", "--attach tunnel"),
+        ("http2: frame too large", "attach='tunnel' (--attach tunnel)"),
         ("only one connection allowed", "a session for each build"),
         ("""Syntax error - can't find = in "label.decode". Must be of the form: name=value""", "label.decode"),
     ],
@@ -290,6 +292,25 @@ def test_what_users_of_this_field_paste_is_recognised(text: str, help_: str) -> 
     hint = hint_for(text)
     assert hint is not None
     assert help_ in hint
+
+
+@pytest.mark.parametrize(
+    ("text", "has_hint"),
+    [
+        ("dockerfile parse error line 3: unknown instruction: HELLO", True),
+        ("dockerfile parse error line 12: unknown instruction: HELLO", True),
+        ("dockerfile parse error line 1: unknown instruction: FRON", False),
+        ("dockerfile parse error line 2: unknown instruction: COPPY", False),
+        ("dockerfile parse error line 3: unknown instruction: COPPY (did you mean COPY?)", False),
+        ("dockerfile parse error on line 3: unknown instruction: COPPY (did you mean COPY?)", False),
+        ("dockerfile parse error on line 3: unknown instruction: XYZZY", False),
+    ],
+)
+def test_heredocs_are_spoken_of_where_there_may_be_one(text: str, has_hint: bool) -> None:
+    """Not where the engine has them, nor where it proposes something itself, nor above where one can begin."""
+    hint = hint_for(text)
+    assert (hint is not None) is has_hint
+    assert hint is None or hint.startswith("There is no instruction HELLO. If it is in a heredoc")
 
 
 MISSING = 'failed to compute cache key: failed to calculate checksum of ref a::b: "/no": not found'

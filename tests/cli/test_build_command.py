@@ -187,6 +187,17 @@ def test_the_files_are_written(cli: Cli, fake_docker_host: BlockingFakeDaemon, c
     assert json.loads((tmp_path / "m").read_text())["containerimage.digest"] == out.strip()
 
 
+def test_an_image_that_is_elsewhere_has_its_digest_for_scripts(
+    cli: Cli, fake_docker_host: BlockingFakeDaemon, context: Path, tmp_path: Path
+) -> None:
+    """In the file and with -q, as from buildx; otherwise nobody is told of an image that the engine does not have."""
+    command = ("build", "--driver", "classic", "-o", "type=image,store=false", "--iidfile", tmp_path / "iid", context)
+    assert "image: " not in cli(*command).err
+    out = cli(*command[:1], "-q", *command[1:]).out
+    assert out.startswith("sha256:")
+    assert (tmp_path / "iid").read_text() == out.strip()
+
+
 @pytest.mark.parametrize("flags", [[], ["-v"], ["-vv"]])
 @pytest.mark.parametrize("driver", ["control", "classic"])
 def test_no_secret_is_printed(
@@ -252,8 +263,8 @@ def test_a_failed_build_shows_where(cli: Cli, context: Path) -> None:
         "--------------------",
         "ERROR: failed to solve: secret token: not found",
         (
-            "hint: The Dockerfile asks for this secret: pass it with --secret id=token,src=FILE or"
-            " --secret id=token,env=NAME."
+            'hint: The Dockerfile asks for this secret: pass it with secrets={"token": ...} (--secret id=token,src=FILE'
+            " or --secret id=token,env=NAME)."
         ),
     ]
 

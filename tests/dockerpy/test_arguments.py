@@ -10,6 +10,7 @@ from docker.errors import DockerException
 
 from mobysession.build import BuildOptions
 from mobysession.dockerpy.arguments import Arguments
+from mobysession.errors import UsageError
 from mobysession.filesync.tar_archive import TarArchive
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def options(proxies: dict[str, str] | None = None, **given: Any) -> dict[str, An
         ({"tag": "a:1"}, "tags", ("a:1",)),
         ({"tag": "a:1", "tags": ["b:2"]}, "tags", ("a:1", "b:2")),
         ({"nocache": True}, "no_cache", True),
+        ({"nocache": 1}, "no_cache", True),
         ({"pull": True}, "pull", True),
         ({"buildargs": {"A": "1", "B": None}}, "build_args", {"A": "1"}),
         ({"shmsize": 1024}, "shm_size", 1024),
@@ -36,6 +38,7 @@ def options(proxies: dict[str, str] | None = None, **given: Any) -> dict[str, An
         ({"network_mode": "none"}, "network", "none"),
         ({"extra_hosts": {"a": "1.2.3.4"}}, "add_hosts", ("a:1.2.3.4",)),
         ({"extra_hosts": ["a:1.2.3.4"]}, "add_hosts", ("a:1.2.3.4",)),
+        ({"network_mode": "bridge"}, "network", "default"),
         ({"platform": "linux/arm64"}, "platforms", ("linux/arm64",)),
         ({"secrets": {"a": b"b"}}, "secrets", {"a": b"b"}),
     ],
@@ -49,9 +52,16 @@ def test_an_argument_becomes_an_option(given: dict[str, Any], name: str, value: 
 
 def test_what_has_no_effect_is_taken() -> None:
     """Code that says how intermediate containers are removed goes on working."""
-    assert options(rm=True, forcerm=True, gzip=True, isolation="default", timeout=3, network_mode=None) == {
-        "context": {"Dockerfile": b"FROM scratch\n"}
-    }
+    assert options(
+        rm=True, forcerm=True, gzip=True, isolation="default", timeout=3, network_mode=None, platform=""
+    ) == {"context": {"Dockerfile": b"FROM scratch\n"}}
+
+
+@pytest.mark.parametrize("tags", ["abc", {"a": "b"}, None])
+def test_names_beside_the_tag_are_a_list(tags: object) -> None:
+    """One text is not taken for as many names as it has letters; it is refused as without a tag."""
+    with pytest.raises(UsageError, match="tags takes a list"):
+        BuildOptions(**options(tag="a:1", tags=tags))
 
 
 def test_proxies_of_the_client_become_build_arguments() -> None:

@@ -27,6 +27,7 @@ from mobysession.errors import (
     HandshakeTimeout,
     MobysessionError,
     OutputError,
+    SessionLost,
     StatusCode,
     UnsupportedByEngine,
     UpgradeRefused,
@@ -238,13 +239,46 @@ def test_a_failed_build_raises_docker_pys_error() -> None:
 def test_a_build_without_an_image_returns_none() -> None:
     """Where its output went elsewhere."""
 
-    async def script(solve: FakeSolve) -> dict[str, str]:
-        return {}
-
-    with daemon_with(script) as daemon:
+    with daemon_with(_without_image) as daemon:
         image, logs = build(client_of(daemon), fileobj=dockerfile())
     assert image is None
     assert list(logs) == []
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_an_image_that_went_elsewhere_is_not_looked_for(quiet: bool) -> None:
+    """Although the engine says its digest; nobody is told that it has an ID or a name there."""
+    outputs = ["type=image,store=false"]
+    with daemon_with(_elsewhere) as daemon:
+        image, logs = build(client_of(daemon), fileobj=dockerfile(), tag="a", outputs=outputs, quiet=quiet)
+    assert (image, list(logs)) == (None, [])
+
+
+@pytest.mark.parametrize(("form", "told"), [("", "of people\n"), (",format=json", '{"a": 1}\n')])
+def test_the_answer_to_a_call_is_the_log(form: str, told: str) -> None:
+    """And there is no image: a tag is given to nothing."""
+
+    async def script(solve: FakeSolve) -> dict[str, str]:
+        return {"result.json": '{"a": 1}', "result.txt": "of people\n"}
+
+    with daemon_with(script) as daemon:
+        image, logs = build(client_of(daemon), fileobj=dockerfile(), tag="a", call=f"outline{form}")
+    assert (image, list(logs)) == (None, [{"stream": told}])
+
+
+def test_a_connection_that_is_lost_is_an_error_of_docker_pys() -> None:
+    """With the loss of the session behind it; what was said until then has been read."""
+    with daemon_with(_endless(threading.Event())) as daemon:
+        stream = start_build(client_of(daemon).api, fileobj=dockerfile(), decode=True)
+        assert next(stream) == {"stream": "Step 1/1 : RUN sleep\n"}
+
+        async def kill() -> None:
+            daemon.daemon.kill()
+
+        daemon.call(kill)
+        with pytest.raises(DockerException, match="was lost") as caught:
+            next(stream)
+    assert isinstance(caught.value.__cause__, SessionLost)
 
 
 def test_patched_clients_build_here_until_that_is_undone() -> None:
@@ -265,6 +299,26 @@ def test_patched_clients_build_here_until_that_is_undone() -> None:
     assert (docker.APIClient.build, ImageCollection.build) == before
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_whoever_patched_undoes_it_for_themselves(order: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the last one makes clients what they were, in any order; undoing again does nothing to who patched since."""
+    before = docker.APIClient.build, ImageCollection.build
+    undos = (patch(), patch())
+    patched = docker.APIClient.build, ImageCollection.build
+    first, last = (undos[number] for number in order)
+    try:
+        for _ in range(2):
+            first()
+            assert (docker.APIClient.build, ImageCollection.build) == patched != before
+    finally:
+        last()
+    assert (docker.APIClient.build, ImageCollection.build) == before
+    other: Any = object()
+    monkeypatch.setattr(ImageCollection, "build", other)
+    first()
+    assert (docker.APIClient.build, ImageCollection.build) == (before[0], other)
+
+
 async def _unparsed(solve: FakeSolve) -> dict[str, str]:
     solve.fail("dockerfile parse error on line 1: unknown instruction: FOO")
 
@@ -272,6 +326,10 @@ async def _unparsed(solve: FakeSolve) -> dict[str, str]:
 async def _failing(solve: FakeSolve) -> dict[str, str]:
     async with solve.vertex("[1/1] RUN no"):
         solve.fail("no")
+
+
+async def _elsewhere(solve: FakeSolve) -> dict[str, str]:
+    return {"containerimage.digest": IMAGE, "containerimage.descriptor": "e30="}
 
 
 async def _without_image(solve: FakeSolve) -> dict[str, str]:

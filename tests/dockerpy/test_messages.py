@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mobysession._pb import control_pb2
+from mobysession.build.calls import CallAnswer
 from mobysession.build.result import BuildResult
 from mobysession.buildkit.status import BuildStatus
 from mobysession.dockerpy.messages import Chunk, MessageView, failure, success
@@ -73,6 +74,17 @@ def test_success_ends_with_the_id_and_the_tags() -> None:
         {"stream": "Successfully tagged localhost:5000/b:latest\n"},
     ]
     assert success(result, quiet=True) == [{"stream": "sha256:0123456789abcdef\n"}]
+
+
+def test_an_answer_is_told_with_what_kept_it_from_being_whole() -> None:
+    """In red, as all that is wrong."""
+    document = {"buildError": {"message": "unknown instruction"}}
+    answer = CallAnswer(name="check", data=document, json="{}", error="unknown instruction")
+    result = BuildResult(image_id="", digest="", tags=("a",), answer=answer)
+    assert success(result, quiet=True, form="json") == [
+        {"stream": "{}\n"},
+        {"stream": "\x1b[91munknown instruction\n\x1b[0m"},
+    ]
 
 
 @pytest.mark.parametrize(

@@ -287,17 +287,17 @@ async def test_a_cancelled_transfer_leaves_nothing_behind(tmp_path: Path, packet
 async def test_progress_is_told_and_completion_before_the_sender_knows(
     trees: tuple[Path, Path], transfer: Callable[..., Any]
 ) -> None:
-    """Whoever listens has the figures after each batch, and hears of the end once everything is on disk."""
+    """Whoever listens has the figures after each batch, and hears of the end, the last, once all is on disk."""
     source, destination = trees
     furnish(source)
     told: list[ReceiveReport] = []
-    complete: list[tuple[ReceiveReport, bool]] = []
+    complete: list[tuple[ReceiveReport, bool, int]] = []
 
     def on_complete(report: ReceiveReport) -> None:
-        complete.append((report, snapshot(destination) == snapshot(source)))
+        complete.append((report, snapshot(destination) == snapshot(source), len(told)))
 
     report = await transfer(source, destination, progress=told.append, on_complete=on_complete)
-    assert complete == [(report, True)]
+    assert complete == [(report, True, len(told))]
     assert told[-1].received == report.received == 5
     assert [earlier.entries for earlier in told] == sorted(earlier.entries for earlier in told)
 

@@ -732,6 +732,52 @@ def test_a_store_of_objects() -> None:
         FsspecTree(Bucket({}), "b/nothing").check()
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar of ."])
+def test_a_whole_archive_through_fsspec(tree: Path, kind: str) -> None:
+    """At the root of an archive no name begins with a slash; what is in its subdirectories is offered like the rest."""
+    for name in LINKS:  # fsspec knows of none in archives
+        (tree / name).unlink()
+    path = tree.parent / "archive"
+    if kind == "zip":
+        zipped(tree, path)
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name in ["."] if kind == "tar of ." else os.listdir(tree):
+                archive.add(tree / name, arcname=name)
+    source = FsspecTree.from_url(f"{kind.split()[0]}://::file://{path}")
+    expected = listing(Directory(tree))
+    assert [(entry.path, entry.size) for entry in listing(source)] == [(entry.path, entry.size) for entry in expected]
+    for name, inside in CONTENTS.items():
+        assert content(source, name) == inside
+        found = source.lookup(name.encode())
+        assert found is not None
+        assert found.name == os.path.basename(name).encode()
+    assert source.lookup(b"a/nothing") is None
+
+
+def test_an_archive_with_two_roots_through_fsspec(tmp_path: Path) -> None:
+    """Names with and without ``./`` are two trees to fsspec; neither is left out without a word."""
+    with tarfile.open(tmp_path / "t", "w") as archive:
+        for name in ("a", "./b"):
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(ContextError, match=r"names with and without \./") as caught:
+        FsspecTree.from_url(f"tar://::file://{tmp_path}/t").check()
+    assert caught.value.hint == "Offer a tar archive as TarArchive."
+
+
+def test_the_root_of_a_disk_through_fsspec(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not the working directory, which fsspec takes an empty path for."""
+    monkeypatch.chdir(tree)
+    source = FsspecTree.from_url("file:///")
+    source.check()
+    names = [entry.name for entry in source.entries(b"")]
+    assert os.fsencode(tree.parts[1]) in names
+    assert b"Dockerfile" not in names
+    assert [entry.name for entry in source.entries(os.fsencode(tree)[1:])] == sorted(map(os.fsencode, os.listdir(tree)))
+    assert source.lookup(b"Dockerfile") is None
+    assert source.lookup(os.fsencode(tree.parts[1])) is not None
+
+
 def test_fsspec_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it the error says what to install."""
     monkeypatch.setitem(sys.modules, "fsspec", None)
@@ -747,8 +793,47 @@ def test_what_is_given_becomes_a_source(tmp_path: Path) -> None:
     assert isinstance(as_source({}), Files)
     source = Files({})
     assert as_source(source) is source
-    with pytest.raises(UsageError, match="5 is no directory, mapping or source"):
+    with pytest.raises(UsageError, match="an object of type int is no directory, mapping or source") as caught:
         as_source(5)  # type: ignore[arg-type]  # the mistake in question
+    assert caught.value.hint == "A source has the methods of Source."
+
+
+def no_sources(folder: Path) -> Iterator[tuple[Any, str]]:
+    """Give what is likely to be taken for a source, with what should be given instead."""
+    with zipfile.ZipFile(folder / "z", "w") as archive:
+        yield archive, "ZipArchive("
+    with tarfile.open(folder / "t", "w") as tar_file:
+        yield tar_file, "TarArchive("
+    yield b"hunter2", "TarArchive(io.BytesIO(content))"
+    yield bytearray(b"hunter2"), '{"Dockerfile": content}'
+    yield io.BytesIO(b"hunter2"), "TarArchive(file) or ZipArchive(file)"
+
+
+def test_what_is_nearly_a_source_is_told_how_to_become_one(tmp_path: Path) -> None:
+    """Archives and contents; what is in them is not told."""
+    for given, words in no_sources(tmp_path):
+        with pytest.raises(UsageError) as caught:
+            as_source(given)
+        assert str(caught.value) == f"an object of type {type(given).__name__} is no directory, mapping or source"
+        assert words in (caught.value.hint or "")
+        assert "hunter2" not in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("make", [TarArchive, ZipArchive])
+def test_an_archive_is_a_path_or_a_binary_file(tmp_path: Path, make: Callable[[Any], Source]) -> None:
+    """Anything else is refused by its type, where it is given."""
+    mistakes: list[tuple[Any, str | None]] = [
+        (b"hunter2", f"Give {make.__name__}(io.BytesIO(content))."),
+        (io.StringIO("hunter2"), None),
+        (None, None),
+    ]
+    with zipfile.ZipFile(tmp_path / "z", "w") as archive, tarfile.open(tmp_path / "t", "w") as tar_file:
+        mistakes += [(one, "Give the path or the open file that it reads.") for one in (archive, tar_file)]
+        for given, hint in mistakes:
+            with pytest.raises(UsageError) as caught:
+                make(given)
+            words = f"{make.__name__} takes a path or an open binary file, not an object of type {type(given).__name__}"
+            assert (str(caught.value), caught.value.hint) == (words, hint)
 
 
 def test_modes_of_disk_files_are_theirs(tmp_path: Path) -> None:

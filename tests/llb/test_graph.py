@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -228,6 +229,49 @@ def test_what_is_no_state_cannot_be_merged() -> None:
     text: Any = "busybox"
     with pytest.raises(UsageError, match="diff takes states, not an object of type str"):
         llb.diff(BASE, text)
+
+
+FIVE: Any = 5
+MISTAKES: list[tuple[Callable[[], object], str]] = [
+    (lambda: llb.image(FIVE), "reference takes a text, not an object of type int"),
+    (lambda: llb.image("a", platform=FIVE), "platform takes a text"),
+    (lambda: llb.image("a", checksum=FIVE), "checksum takes a text"),
+    (lambda: llb.local(FIVE), "directory takes a text"),
+    (lambda: llb.git(FIVE), "url takes a text"),
+    (lambda: llb.git("https://a/b", FIVE), "ref takes a text"),
+    (lambda: llb.http(FIVE), "url takes a text"),
+    (lambda: BASE.dir(FIVE), "path takes a text"),
+    (lambda: BASE.as_user(FIVE), "user takes a text"),
+    (lambda: BASE.with_platform(FIVE), "platform takes a text"),
+    (lambda: BASE.run(FIVE), "a command is a text or a list of words, not an object of type int"),
+    (lambda: BASE.run(["echo", FIVE]), "command takes a text, not an object of type int"),
+    (lambda: BASE.file(FIVE), "file takes actions"),
+    (lambda: BASE.copy(FIVE, "a", "b"), "copy takes a state, not an object of type int"),
+    (lambda: llb.copy(BASE, FIVE, "b"), "src takes a text"),
+    (lambda: llb.mkdir(FIVE), "path takes a text"),
+    (lambda: llb.mkfile("a", FIVE), "content takes bytes or a text"),
+    (lambda: llb.rm(FIVE), "path takes a text"),
+    (lambda: llb.symlink(FIVE, "a"), "target takes a text"),
+    (lambda: llb.bind(FIVE, "/a"), "bind takes a state"),
+    (lambda: llb.cache(FIVE), "target takes a text"),
+    (lambda: llb.secret(FIVE), "secret_id takes a text"),
+    (lambda: llb.ssh(FIVE), "agent_id takes a text"),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), MISTAKES, ids=[words for _, words in MISTAKES])
+def test_arguments_of_another_type_are_refused_by_name(make: Callable[[], object], words: str) -> None:
+    """Where they are given, and not somewhere below."""
+    with pytest.raises(UsageError, match=words):
+        make()
+
+
+def test_a_path_object_is_told_how_to_become_a_text() -> None:
+    """It is the likely slip where a path is wanted."""
+    path: Any = PurePosixPath("/d")
+    with pytest.raises(UsageError, match="path takes a text, not an object of type PurePosixPath") as caught:
+        llb.mkdir(path)
+    assert caught.value.hint == "Write it as a text, str(path)."
 
 
 def test_a_platform_is_that_of_the_state_or_of_the_definition() -> None:

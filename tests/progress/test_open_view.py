@@ -14,6 +14,7 @@ from mobysession.errors import BuildFailed, UsageError
 from mobysession.progress import ViewKind, keep_ticking, open_view, render_failure
 from mobysession.progress.plain import PlainView
 from mobysession.progress.quiet import QuietView
+from mobysession.progress.silent import SilentView
 from mobysession.progress.tty import TtyView
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class _Stream(io.StringIO):
         ("plain", True, "xterm", PlainView),
         ("tty", False, "xterm", TtyView),
         ("quiet", True, "xterm", QuietView),
+        ("none", True, "xterm", SilentView),
     ],
 )
 def test_the_view_follows_kind_and_stream(
@@ -94,6 +96,16 @@ def test_quiet_speaks_only_of_a_failure(build: Build, failed: bool) -> None:
     assert stream.getvalue() == ""
     view.close(BuildFailed("failed") if failed else None)
     assert stream.getvalue() == ("------\n > step a:\n0.000 boom\n------\n" if failed else "")
+
+
+def test_none_says_nothing_of_a_failure_either(build: Build) -> None:
+    """Whoever gets the error says what there is to say."""
+    stream = io.StringIO()
+    view = open_view("none", stream)
+    build.step(view, "a", start=0, end=1, log=b"boom\n", error="exit code: 1")
+    view.tick()
+    view.close(BuildFailed("failed"))
+    assert stream.getvalue() == ""
 
 
 def test_a_failure_is_rendered_with_its_place() -> None:

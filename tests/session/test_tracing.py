@@ -18,11 +18,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from mobysession.build import build
-from mobysession.errors import BuildFailed, RpcError, StatusCode
+from mobysession.errors import BuildFailed, RpcError, StatusCode, UsageError
 from mobysession.services.secrets import Secrets
 from mobysession.session import Session
 from mobysession.session.tracing import Tracing, tracing_from_env
 from mobysession.testing import FakeDaemon, FakeSolve
+from mobysession.transport.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,6 +142,13 @@ async def test_a_call_that_fails_is_marked(provider: TracerProvider, spans: InMe
     [span] = named(spans, GET_SECRET)
     assert span.attributes["rpc.grpc.status_code"] == 5
     assert (span.status.status_code, span.status.description[:10]) == (trace.StatusCode.ERROR, "NOT_FOUND:")
+
+
+@pytest.mark.parametrize("given", [5, True, "otlp"])
+def test_what_makes_no_spans_is_refused(given: Any) -> None:
+    """When the session is made, and not in the midst of its first call."""
+    with pytest.raises(UsageError, match="tracing takes a Tracing, None or False"):
+        Session(Endpoint.parse("unix:///nowhere.sock"), tracing=given)
 
 
 async def test_a_build_is_one_trace(provider: TracerProvider, spans: InMemorySpanExporter, context: Path) -> None:

@@ -331,3 +331,4 @@ async def test_a_view_that_there_is_not_is_refused():
             await client.register_reference("tcp://box", view="cinema")
         assert client.daemons == ()
         assert (await client.register_reference("tcp://box", view="rawjson")).view == "rawjson"
+        assert (await client.register_reference("tcp://box", view="none")).view == "none"
