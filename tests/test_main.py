@@ -51,6 +51,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
             "mobysession.cli.deferred",
             "mobysession.cli.interrupts",
             "mobysession.cli.parser",
+            "mobysession.cli.uncompiled",
         }
 
 

@@ -277,7 +277,7 @@ def test_a_connection_that_is_lost_is_an_error_of_docker_pys() -> None:
 
         daemon.call(kill)
         with pytest.raises(DockerException, match="was lost") as caught:
-            next(stream)
+            list(stream)
     assert isinstance(caught.value.__cause__, SessionLost)
 
 
