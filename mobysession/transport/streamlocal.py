@@ -65,8 +65,10 @@ async def dial_forwarded(address: SSHAddress, *, name: str, buildkitd: bool = Fa
         command = await open_command(forward_argv(address, here, there), name=name, hint=hint)
         with trio.move_on_after(limits.CONNECT_TIMEOUT):
             if await command.receive_some():
+                # What is on stderr by now, such as a banner, says nothing of how the connection ends.
+                greeting = command.last_words()
                 stream = await _connect(here, name=name, hint=hint)
-                return ForwardedStream(stream, command, folder, name=name, hint=hint)
+                return ForwardedStream(stream, command, folder, greeting, name=name, hint=hint)
         words = command.last_words() or "it did not say why"
         raise CommandNotConnected(f"{name}: ssh did not forward {there}: {words}", hint=hint)
     except BaseException:
@@ -108,15 +110,16 @@ def _remove(folder: str) -> None:
 class ForwardedStream(trio.abc.HalfCloseableStream):
     """A connection to a forwarded socket, and the ssh that forwards it; made by `dial_forwarded`."""
 
-    def __init__(self, stream: trio.SocketStream, command: CommandStream, folder: str, *, name: str, hint: str) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, command: CommandStream, folder: str, greeting: str, *, name: str, hint: str
+    ) -> None:
         self._stream = stream
         self._command = command
         self._folder: str | None = folder
         self._name = name
         self._hint = hint
         self._delivered = False
-        #: What was on stderr before the connection, such as a banner: it says nothing of how that ends.
-        self._greeting = command.last_words()
+        self._greeting = greeting
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Read. Cancel: nothing is lost.

@@ -55,6 +55,7 @@ try:
     peer.connect(os.environ["PEER"])
 except OSError as error:
     sys.stderr.write("channel 2: open failed: connect failed: open failed\\n")
+    open(os.environ["SSH_TOLD"], "w").close() if "SSH_TOLD" in os.environ else None
     accepted.close()
     sys.stdin.read()
 def pump(source, sink):
@@ -221,6 +222,26 @@ async def test_a_socket_that_is_not_there_is_told(
             await stream.receive_some()
     assert "/var/run/docker.sock" in (caught.value.hint or "")
     assert folders() == before
+
+
+async def test_what_ssh_says_at_once_is_no_greeting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It may have said why before we know that we are connected."""
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    monkeypatch.setenv("SSH_TOLD", str(told))
+    monkeypatch.setenv("PEER", str(tmp_path / "none"))
+    monkeypatch.setenv("SSH_GREETS", "Welcome!\n")
+    connect = trio.open_unix_socket
+
+    async def connect_late(path: str) -> trio.SocketStream:
+        stream = await connect(path)
+        await trio.to_thread.run_sync(told.read_bytes)
+        return stream
+
+    monkeypatch.setattr(trio, "open_unix_socket", connect_late)
+    async with await dial_forwarded(SSHAddress("box"), name="ssh://box") as stream:
+        with pytest.raises(CommandNotConnected, match="was closed: channel 2: open failed: connect failed"):
+            await stream.receive_some()
 
 
 async def test_a_forward_that_is_not_there_is_told(
