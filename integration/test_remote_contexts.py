@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -45,7 +47,10 @@ def _serving(engine: Engine, port: int, *argv: str) -> Iterator[None]:
     assert engine.private is not None
     inside = ["nsenter", "-t", str(engine.private.pid), "-n", "--", "setpriv", "--pdeathsig", "KILL"]
     process = subprocess.Popen(
-        [*inside, *argv], env={"PATH": SYSTEM_PATH, "HOME": "/nowhere"}, stderr=subprocess.DEVNULL
+        [*inside, *argv],
+        env={"PATH": SYSTEM_PATH, "HOME": "/nowhere"},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         deadline = time.monotonic() + PATIENCE
@@ -55,7 +60,7 @@ def _serving(engine: Engine, port: int, *argv: str) -> Iterator[None]:
             assert process.poll() is None, f"{argv[0]} has ended"
         yield
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # git starts its daemon as a process of its own
         process.wait()
 
 
