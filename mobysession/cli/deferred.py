@@ -37,7 +37,7 @@ else:
     # An import asks what a loader does, not what it is; the abstract class would load importlib.resources.
     Loader = object
 
-__all__ = ["MODULES", "Deferring", "defer_imports"]
+__all__ = ["MODULES", "Later", "OwnFinder", "OwnLoader", "defer_imports"]
 
 
 class _InstanceOf:
@@ -89,14 +89,30 @@ MODULES: Final[Mapping[str, Mapping[str, Any]]] = {
 
 def defer_imports() -> None:
     """Defer those of `MODULES` that are imported for the first time from now on."""
-    sys.meta_path.insert(0, Deferring())
+    sys.meta_path.insert(0, OwnFinder(MODULES, Later))
 
 
-class Deferring:
-    """A finder, for ``sys.meta_path``, of modules that do not run before something in them is used."""
+class OwnLoader(Loader):
+    """Has a module loaded by the loader that it would have anyway, and knows names for it."""
 
-    def __init__(self, modules: Mapping[str, Mapping[str, Any]] = MODULES) -> None:
+    def __init__(self, loader: Loader, names: Mapping[str, Any]) -> None:
+        self._loader = loader
+        self._names = names
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def hide(self, module: ModuleType) -> None:
+        """Let the module look like any other to whoever asks where it comes from."""
+        vars(module)["__loader__"] = vars(module)["__spec__"].loader = self._loader
+
+
+class OwnFinder:
+    """A finder, for ``sys.meta_path``, of modules that a loader of ours is to load."""
+
+    def __init__(self, modules: Mapping[str, Mapping[str, Any]], kind: type[OwnLoader]) -> None:
         self._modules = modules
+        self._kind = kind
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -106,27 +122,22 @@ class Deferring:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Later(spec.loader, self._modules[name])
+            spec.loader = self._kind(spec.loader, self._modules[name])
         return spec
 
 
-class _Later(Loader):
+class Later(OwnLoader):
     """Loads a module when something is missed in it."""
 
-    def __init__(self, loader: Loader, answers: Mapping[str, Any]) -> None:
-        self._loader = loader
-        self._answers = answers
+    def __init__(self, loader: Loader, names: Mapping[str, Any]) -> None:
+        super().__init__(loader, names)
         # Other threads wait while it runs; this one may ask for what has run already.
         self._lock = RLock()
         self._is_running = False
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
     def exec_module(self, module: ModuleType) -> None:
         names = module.__dict__
-        # To whoever asks where it comes from, it looks like any other.
-        names["__loader__"] = names["__spec__"].loader = self._loader
+        self.hide(module)
 
         def look_up(name: str) -> Any:
             if name == "__path__":  # which `from ... import` asks for; a package has it already
@@ -151,7 +162,7 @@ class _Later(Loader):
             return ask
 
         names["__getattr__"] = look_up
-        for name, answer in self._answers.items():
+        for name, answer in self._names.items():
             names[name] = answering(name, answer) if callable(answer) else answer
 
     def _run(self, module: ModuleType) -> None:

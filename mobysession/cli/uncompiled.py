@@ -19,18 +19,14 @@ from __future__ import annotations
 
 import builtins
 import sys
-from importlib.machinery import PathFinder
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
+from mobysession.cli.deferred import OwnFinder, OwnLoader
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from importlib.abc import Loader
-    from importlib.machinery import ModuleSpec
+    from collections.abc import Callable, Mapping
     from types import CodeType, ModuleType
-else:
-    # An import asks what a loader does, not what it is; the abstract class would load importlib.resources.
-    Loader = object
 
 __all__ = ["compile_late"]
 
@@ -177,38 +173,13 @@ def compile_late() -> None:
             vars(sys.modules[name]).update(substitutes)
         else:
             waiting[name] = substitutes
-    sys.meta_path.insert(0, _Substituting(waiting))
+    sys.meta_path.insert(0, OwnFinder(waiting, _Naming))
 
 
-class _Substituting:
-    """A finder, for ``sys.meta_path``, of modules that get names before they are run."""
-
-    def __init__(self, modules: Mapping[str, Mapping[str, Any]]) -> None:
-        self._modules = modules
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name not in self._modules:
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Naming(spec.loader, self._modules[name])
-        return spec
-
-
-class _Naming(Loader):
-    """Gives a module names, and runs it."""
-
-    def __init__(self, loader: Loader, names: Mapping[str, Any]) -> None:
-        self._loader = loader
-        self._names = names
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
+class _Naming(OwnLoader):
+    """Gives a module its names, and runs it."""
 
     def exec_module(self, module: ModuleType) -> None:
-        # To whoever asks where it comes from, it looks like any other.
-        vars(module)["__loader__"] = vars(module)["__spec__"].loader = self._loader
+        self.hide(module)
         vars(module).update(self._names)
         self._loader.exec_module(module)

@@ -287,7 +287,7 @@ async def test_what_is_beside_several_builds_is_refused_by_name(options: dict[st
 async def test_a_text_is_no_number_of_targets(tmp_path: Path) -> None:
     """As with several builds."""
     with pytest.raises(UsageError, match="parallel is a number of targets, 1 or more"):
-        await bake(files={"target": {"default": {"context": str(tmp_path)}}}, parallel="2")  # type: ignore[arg-type]  # the mistake in question
+        await bake(files={"target": {"default": {"context": str(tmp_path)}}}, parallel="2")  # type: ignore[arg-type]  # a text is what it refuses
 
 
 @pytest.mark.parametrize("builds", ["abc", {"context": "."}, BuildOptions(), None, [3], ["abc"]])

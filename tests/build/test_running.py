@@ -123,7 +123,7 @@ def gather(news: Iterator[BuildStatus]) -> list[int | str]:
     seen: list[int | str] = []
     try:
         for status in news:
-            seen.append(status.totals.completed)  # noqa: PERF401 - what came before the error counts
+            seen.append(status.totals.completed)  # noqa: PERF401 - a comprehension that fails keeps nothing
     except BuildFailed:
         seen.append("failed")
     return seen
@@ -156,7 +156,7 @@ def test_news_after_a_block_of_asyncio_is_the_last(context: Path, error: str, se
                 pass
         try:
             async for status in running:
-                found.append(status.totals.completed)  # noqa: PERF401 - as above
+                found.append(status.totals.completed)  # noqa: PERF401 - a comprehension that fails in the middle keeps nothing
         except BuildFailed:
             found.append("failed")
         return found
@@ -271,7 +271,7 @@ def test_a_cancelled_build_has_news_and_no_result(context: Path) -> None:
     with BlockingFakeDaemon(script=Steps()) as daemon:
         asyncio.run(main(endpoint=daemon.endpoint))
         daemon.daemon.script = Steps()
-        with (  # noqa: PT012 - as above
+        with (  # noqa: PT012 - the block of the build has to be left inside
             pytest.raises(KeyError),
             sync.open_build(context, endpoint=daemon.endpoint) as running,
         ):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mobysession.cli.deferred import MODULES, Deferring
+from mobysession.cli.deferred import MODULES, Later, OwnFinder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ def deferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return the file of a module that is deferred, and answers one question."""
     answers = {"answer": {"known": 1}.get, "CONSTANT": 7}
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "meta_path", [Deferring({NAME: answers}), *sys.meta_path])
+    monkeypatch.setattr(sys, "meta_path", [OwnFinder({NAME: answers}, Later), *sys.meta_path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     importlib.invalidate_caches()
     file = tmp_path / f"{NAME}.py"
