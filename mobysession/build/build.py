@@ -373,13 +373,11 @@ def _held(view: View, access: Access) -> View:
 
 
 def view_of(progress: str | View | None) -> View | None:
-    """Return the view that ``progress`` stands for, on stderr, or None; UsageError where there is none of that name."""
+    """Return the view that ``progress`` stands for, on stderr; UsageError where there is none of that name."""
     if not isinstance(progress, str):
         if progress is not None and not hasattr(progress, "update"):
             raise UsageError(f"progress takes a name or a view, not an object of type {type(progress).__name__}")
         return progress
-    if progress == "none":
-        return None
     from mobysession.progress.view import open_view
 
     return open_view(progress, sys.stderr)  # type: ignore[arg-type]  # open_view itself refuses what is no kind

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from mobysession.build.build import build_with, make_options
-from mobysession.build.exports import Output, refuse_impossible
+from mobysession.build.exports import Output
 from mobysession.build.many import Many, open_many
 from mobysession.build.options import check_listener
 from mobysession.build.outputs import check_outputs, write_outputs
@@ -227,10 +227,7 @@ class Builder:
         parts: dict[int, BuildOptions] = {}
         for number, platforms in assigned.items():
             endpoint = EndpointDialer(self.nodes[number].endpoint, options.attach).endpoint
-            parts[number] = part = _part(options, names, platforms, by_digest=endpoint.is_buildkitd)
-            if not endpoint.is_buildkitd:
-                with _noted(self.nodes[number]):
-                    await refuse_impossible(endpoint, part.exports())
+            parts[number] = _part(options, names, platforms, by_digest=endpoint.is_buildkitd)
         async with open_many(progress=progress, at_once=len(parts), on_status=on_status) as many:
             results = await self._build_parts(many, parts)
             result = await _merged(many, options, names, results)

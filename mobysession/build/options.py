@@ -321,10 +321,10 @@ class BuildOptions:
         return _caches(self.cache_to, exported=True)
 
     def shm_bytes(self) -> int | None:
-        """Return ``shm_size`` in bytes; None where it was not given."""
+        """Return ``shm_size`` in bytes; None where it is the engine's own."""
         if not isinstance(self.shm_size, int | str | None):
             raise UsageError(f"shm_size takes a number of bytes or a text, not {_said(self.shm_size)}")
-        return parse_size(self.shm_size) if self.shm_size is not None else None
+        return (parse_size(self.shm_size) or None) if self.shm_size is not None else None
 
     def arguments(self) -> dict[str, str]:
         """Return the build arguments, with those of the environment filled in and those it lacks left out."""

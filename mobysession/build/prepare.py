@@ -279,8 +279,13 @@ async def refuse_unsupported(endpoint: Endpoint, options: BuildOptions) -> None:
         from mobysession.build.layouts import refuse_layouts
 
         await refuse_layouts(endpoint, options.build_contexts)
-    ignored = ("shm_size", "ulimits", "build_contexts", "cgroup_parent")
-    wanted = [name for name in ignored if (options.shm_bytes() if name == "shm_size" else getattr(options, name))]
+    ignored = {
+        "shm_size": options.shm_bytes(),
+        "ulimits": options.ulimits,
+        "build_contexts": options.build_contexts,
+        "cgroup_parent": options.cgroup_parent,
+    }
+    wanted = [name for name, given in ignored.items() if given]
     if not wanted and options.source_policy is None:
         return
     ping = await EngineApi(endpoint).ping()

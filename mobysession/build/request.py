@@ -131,7 +131,7 @@ def frontend_attributes(
     hosts = [f"{host}={address}" for host, address in resolved_hosts(options, gateway)]
     if hosts:
         attributes["add-hosts"] = _csv(hosts)
-    if size := options.shm_bytes():
+    if (size := options.shm_bytes()) is not None:
         attributes["shm-size"] = str(size)
     if limits := options.limits():
         attributes["ulimit"] = _csv(str(limit) for limit in limits)
@@ -219,7 +219,7 @@ def build_query(options: BuildOptions, *, build_id: str, session_id: str, docker
         query.append(("pull", "1"))
     if options.network != "default":
         query.append(("networkmode", options.network))
-    if size := options.shm_bytes():
+    if (size := options.shm_bytes()) is not None:
         query.append(("shmsize", str(size)))
     import json  # only for the classic driver: start-up
 
